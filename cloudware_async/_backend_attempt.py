@@ -1,0 +1,173 @@
+"""What a backend knows of one attempt, whichever HTTP library makes it.
+
+Rule 1: our own wrapper round a connection's stream is the only witness of whether a byte was written. Without it
+        (a mock, a user's own client) the kind of the exception alone decides, and doubt is "written".
+Rule 2: an exception is known by its name, so no library has to be imported for it, httpx2 among them.
+Rule 3: after a fork the child makes connections of its own; a second event loop is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+from cloudware_async._errors import ConfigurationError
+from cloudware_async._wire import Answer, Failure, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudware_async._privacy import Secret
+    from cloudware_async._wire import Origin
+
+# seconds after a request's own timeouts until a user's client is cut off, so that the kind of the timeout is known
+GRACE = 0.2
+
+# seconds
+_LONGEST = 1e6
+
+CLIENT_CLOSED = "the http_client is closed: it must live as long as this client"
+_CLOSED = "this client is closed: make another one"
+_SECOND_LOOP = (
+    "this client belongs to another event loop: make one in each, or use Cloudware, the blocking client, from threads"
+)
+
+
+class Attempt:
+    """What our wrapper saw of one attempt, and how long it may take."""
+
+    __slots__ = ("begun", "connect_timeout", "deadline", "filled", "overflown", "reads", "watched", "written")
+
+    def __init__(self, connect_timeout: float, deadline: float) -> None:
+        self.connect_timeout = connect_timeout
+        # the operating system takes no longer ones
+        self.deadline = min(deadline, time.monotonic() + _LONGEST)
+        self.begun = False
+        self.watched = False
+        self.written = False
+        self.reads = 0
+        self.filled = False
+        self.overflown = False
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def connect_left(self) -> float:
+        return max(0.001, min(self.connect_timeout, self.left()))
+
+    def connect_first(self) -> float:
+        """Give a connect timeout that ends before the call does, so that what it ends is known not to be sent."""
+        return max(0.001, min(self.connect_timeout, 0.9 * self.left()))
+
+    def note_write(self, data: bytes) -> None:
+        # a proxy's CONNECT goes ahead of the request and is no part of it
+        if not data.startswith(b"CONNECT "):
+            self.written = True
+            self.reads = 0
+
+    def note_read(self, data: bytes, size: int) -> None:
+        self.reads += 1
+        # then there may be more, in a buffer where nobody can see it
+        self.filled = len(data) >= size
+
+    def failure(self, kind: FailureKind, reason: str = "") -> Failure:
+        return Failure(kind, written=self.written or not self.watched, reason=reason)
+
+    def judge(self, answer: Answer) -> Answer | Failure:
+        is_stray = self.watched and self.reads == 0
+        return self.failure(FailureKind.STRAY) if is_stray else answer
+
+
+_KINDS = {
+    "ConnectTimeout": FailureKind.CONNECT_TIMEOUT,
+    "ConnectionTimeoutError": FailureKind.CONNECT_TIMEOUT,
+    "PoolTimeout": FailureKind.NO_CONNECTION,
+    "TimeoutException": FailureKind.TIMEOUT,
+    "TimeoutError": FailureKind.TIMEOUT,
+    "ConnectError": FailureKind.CONNECT,
+    "ClientConnectorError": FailureKind.CONNECT,
+    "ClientHttpProxyError": FailureKind.CONNECT,
+    "ProxyError": FailureKind.CONNECT,
+    "UnsupportedProtocol": FailureKind.CONNECT,
+}
+
+
+def classify(error: Exception, attempt: Attempt) -> Failure:
+    """Say what an exception of an HTTP library means (rule 2).
+
+    Raises:
+        AssertionError: a test double refused the request; that is said to the test as it is.
+    """
+    if isinstance(error, AssertionError):
+        raise error
+    names = [parent.__name__ for parent in type(error).__mro__]
+    kind = next((_KINDS[name] for name in names if name in _KINDS), FailureKind.BROKEN)
+    root = _find_root(error)
+    if kind is FailureKind.CONNECT and isinstance(root, ssl.SSLCertVerificationError):
+        kind = FailureKind.CERTIFICATE
+    return attempt.failure(kind, type(root).__name__)
+
+
+def _find_root(error: BaseException) -> BaseException:
+    """Find what the operating system or TLS said, beneath what libraries made of it."""
+    below: BaseException | None = error
+    while below is not None:
+        # a plain OSError says less than its cause
+        if type(below).__module__ in {"builtins", "socket", "ssl"} and type(below) not in {OSError, ExceptionGroup}:
+            return below
+        # several addresses fail as a group: the first stands for all
+        below = below.exceptions[0] if isinstance(below, ExceptionGroup) else below.__cause__ or below.__context__
+    return error
+
+
+def make_headers(origin: Origin, token: Secret, *, is_send: bool) -> list[tuple[str, str]]:
+    """Give the headers of a request; `Content-Length` is the HTTP library's to add."""
+    headers = [
+        ("Host", origin.authority),
+        ("Authorization", f"Bearer {token.reveal()}"),
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", "cloudware-async"),
+    ]
+    return [*headers, ("Content-Type", "application/json")] if is_send else headers
+
+
+class Collector:
+    """An answer's body, up to its cap."""
+
+    def __init__(self, max_body: int) -> None:
+        self.chunks: list[bytes] = []
+        self.left = max_body
+
+    def add(self, chunk: bytes) -> bool:
+        """Keep a chunk; false if it was one too many."""
+        self.left -= len(chunk)
+        if self.left >= 0:
+            self.chunks.append(chunk)
+        return self.left >= 0
+
+
+class Usable:
+    """Whether a backend may be used here and now (rule 3)."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._process = os.getpid()
+        self._loop: object = None
+
+    def check(self, loop: object, forget: Callable[[], None]) -> None:
+        if self._process != os.getpid():
+            self._process, self._loop = os.getpid(), None
+            forget()
+        if self.closed:
+            raise ConfigurationError(_CLOSED)
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(_SECOND_LOOP)
+
+
+def forget_nothing() -> None:
+    """The user's client and its connections are not ours to drop."""

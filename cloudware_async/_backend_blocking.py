@@ -1,0 +1,216 @@
+"""The effects for blocking callers that need no HTTP library: coroutines that never suspend.
+
+Rule 1: a thread of ours is told to stop and is waited for: nothing new starts; what is under way ends or is cut off.
+Rule 2: a callback runs in the caller's own thread, so it needs no lock.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from cloudware_async._backend import drive
+from cloudware_async._backend_attempt import Usable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from cloudware_async._backend import Ahead
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Connected(Protocol):
+    """What a thread may be waiting on."""
+
+    def shut_down(self) -> None:
+        """Wake the thread that reads or writes."""
+        ...
+
+
+class Stopped(BaseException):
+    """Ends a thread of ours that was told to stop; it never reaches the user."""
+
+
+class Work:
+    """What runs in threads of ours, and how it is stopped."""
+
+    def __init__(self) -> None:
+        # nothing new starts: no attempt, no pause
+        self.stopping = threading.Event()
+        # nothing goes on either
+        self.cut = False
+        self.slots: set[Connected] = set()
+        self.limiter: Limiter | None = None
+
+    def cut_off(self) -> None:
+        self.stopping.set()
+        self.cut = True
+        for slot in list(self.slots):
+            slot.shut_down()
+        if self.limiter is not None:
+            self.limiter.wake()
+
+
+class Limiter:
+    """How many connections there may be; a thread that waits for one can be woken."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._changed = threading.Condition()
+
+    def acquire(self, timeout: float, work: Work | None) -> bool:
+        """Take a place; false if none became free in time, or the work was cut off."""
+        with self._changed:
+            if work is not None:
+                work.limiter = self
+            self._changed.wait_for(lambda: self._places > 0 or (work is not None and work.cut), timeout)
+            is_taken = self._places > 0 and not (work is not None and work.cut)
+            if is_taken:
+                self._places -= 1
+            else:
+                # whatever woke this thread may have been meant for another
+                self._changed.notify()
+            return is_taken
+
+    def release(self) -> None:
+        """Give the place back."""
+        with self._changed:
+            self._places += 1
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Let those look again who wait."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar("current_work", default=None)
+
+
+class BlockingEffects:
+    """What does not depend on how requests are made."""
+
+    def __init__(self) -> None:
+        self.usable = Usable()
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        work = current_work.get()
+        if work is None:
+            time.sleep(seconds)  # noqa: ASYNC251 (a blocking effect blocks)
+        elif work.stopping.wait(seconds):
+            raise Stopped
+
+    def ahead(self) -> Ahead:
+        return _BlockingAhead()
+
+    async def each(
+        self,
+        items: Iterable[T],
+        work: Callable[[T], Coroutine[Any, Any, R]],
+        report: Callable[[int, R], Coroutine[Any, Any, None]],
+        in_flight: int,
+    ) -> None:
+        """Run `work` in threads and `report` in the caller's own, so that a callback needs no lock."""
+        bulk = _Bulk(report)
+        executor = ThreadPoolExecutor(in_flight)
+        try:
+            for index, item in enumerate(items):
+                await bulk.report_all(at_most_running=in_flight - 1)
+                executor.submit(bulk.run, index, work, item)
+                bulk.running += 1
+            await bulk.report_all(at_most_running=0)
+        except BaseException:
+            bulk.work.stopping.set()
+            try:
+                # what is under way ends, so that it is known how; a second Ctrl-C does not wait for that
+                executor.shutdown(cancel_futures=True)
+            except BaseException:
+                bulk.work.cut_off()
+                raise
+            await bulk.report_ended()
+            raise
+        finally:
+            executor.shutdown(wait=False)
+
+
+class _Bulk:
+    """What one `each` has running and ended."""
+
+    def __init__(self, report: Callable[[int, Any], Coroutine[Any, Any, None]]) -> None:
+        self.work = Work()
+        self.running = 0
+        self._report = report
+        self._report_failed = False
+        self._ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run(self, index: int, work: Callable[[Any], Coroutine[Any, Any, Any]], item: Any) -> None:
+        current_work.set(self.work)
+        try:
+            self._ended.put((index, drive(work(item)), None))
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            self._ended.put((index, None, error))
+
+    async def report_all(self, at_most_running: int) -> None:
+        """Report what has ended, and wait until no more than so many run."""
+        while self.running > at_most_running or not self._ended.empty():
+            index, result, error = self._ended.get()
+            self.running -= 1
+            if error is not None:
+                raise error
+            self._report_failed = True
+            await self._report(index, result)
+            self._report_failed = False
+
+    async def report_ended(self) -> None:
+        """Report what ended after the end, unless it was reporting that failed."""
+        while not self._report_failed and not self._ended.empty():
+            index, result, error = self._ended.get()
+            if error is None:
+                await self._report(index, result)
+
+
+class _BlockingAhead:
+    def __init__(self) -> None:
+        self._work = Work()
+        self._asked: queue.SimpleQueue[Callable[[], Coroutine[Any, Any, Any]] | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """The thread is started when there is something to fetch."""
+
+    async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        if self._thread is None:
+            # a daemon: a walk that was left open does not hold up the interpreter's exit
+            self._thread = threading.Thread(target=self._run, name="cloudware-read-ahead", daemon=True)
+            self._thread.start()
+        self._asked.put(work)
+
+    def _run(self) -> None:
+        current_work.set(self._work)
+        while (work := self._asked.get()) is not None:
+            try:
+                self._ended.put((drive(work()), None))
+            except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
+                self._ended.put((None, error))
+
+    async def result(self) -> Any:
+        value, error = self._ended.get()
+        if error is not None:
+            raise error
+        return value
+
+    async def close(self) -> None:
+        self._work.cut_off()
+        self._asked.put(None)
+        if self._thread is not None:
+            self._thread.join()

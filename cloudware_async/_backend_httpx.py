@@ -1,0 +1,156 @@
+"""What both worlds over httpx share: how a connection is made, and whether it may be used again.
+
+Rule 1: requests go through httpx's own transport methods, so what intercepts those intercepts us.
+Rule 2: nothing may be left over on a connection after an answer; else it is discarded, so that a stray answer
+        never becomes another request's.
+"""
+
+from __future__ import annotations
+
+import functools
+import selectors
+import ssl
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from cloudware_async._backend_attempt import make_headers
+from cloudware_async._privacy import mask_text
+from cloudware_async._wire import Answer
+
+if TYPE_CHECKING:
+    import socket
+
+    from cloudware_async._backend_attempt import Attempt
+    from cloudware_async._privacy import Secret
+    from cloudware_async._wire import Origin, Request
+
+# seconds that an unused connection is kept: httpx's own default, and short of most servers'
+_KEEP_ALIVE = 5.0
+# bytes: what is read at once is parsed at once, so it bounds how long a flood holds up an event loop
+READ_SIZE = 16 * 1024
+# how many tokens' headers are kept prepared
+_PREPARED = 64
+# the cheapest to make that there is
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def timeouts(connect: float, rest: float | None) -> dict[str, dict[str, float | None]]:
+    return {"timeout": {"connect": connect, "read": rest, "write": rest, "pool": rest}}
+
+
+def make_answer(response: Any, chunks: list[bytes], *, is_whole: bool) -> Answer:
+    return Answer(response.status_code, response.headers.raw, b"".join(chunks), is_whole)
+
+
+def is_quiet(transport: Any) -> bool:
+    """Say whether a connection is open and no byte is left over; false where that cannot be told (rule 2)."""
+    connections = transport._pool.connections  # noqa: SLF001 (no public way; false if it goes away)
+    inner: Any = connections[0] if len(connections) == 1 else None
+    while hasattr(inner, "_connection"):
+        inner = inner._connection  # noqa: SLF001 (the same)
+    state = getattr(inner, "_h11_state", None)
+    return state is not None and state.trailing_data == (b"", False)
+
+
+def is_readable(raw: socket.socket) -> bool:
+    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
+    if raw.fileno() < 0:
+        return True
+    with _Selector() as selector:
+        selector.register(raw, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def has_tls_rest(stream: Any) -> bool:
+    """Say whether TLS records came that nobody asked for: in memory they are invisible to the socket's own check."""
+    tls = stream.get_extra_info("ssl_object")
+    if not isinstance(tls, ssl.SSLObject):
+        return False
+    try:
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass
+    return True
+
+
+class Network:
+    """How connections to one origin are made: through which proxy, and trusting whom."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        host = f"{origin.host}:{origin.port}"
+        proxies = {} if urllib.request.proxy_bypass(host) else urllib.request.getproxies()
+        proxy = proxies.get(origin.scheme) or proxies.get("all")
+        self._proxy = proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+        self._tls: ssl.SSLContext | None = None
+        self._headers: dict[tuple[Secret, bool], httpx.Headers] = {}
+        self._urls: dict[str, httpx.URL] = {}
+
+    def transport_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            # loading the trusted certificates takes tens of milliseconds: once a client, and only for TLS
+            is_plain = self.origin.scheme == "http" and not (self._proxy or "").startswith("https:")
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else httpx.create_ssl_context()
+        options: dict[str, Any] = {
+            "verify": self._tls,
+            "trust_env": False,
+            "limits": httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE),
+        }
+        if self._proxy is not None:
+            options["proxy"] = httpx.Proxy(
+                self._proxy, ssl_context=self._tls if self._proxy.startswith("https:") else None
+            )
+        return options
+
+    def request(self, request: Request, attempt: Attempt) -> httpx.Request:
+        """Build httpx's request from prepared parts: parsing URL and headers each time is costly."""
+        key = (request.token, request.is_send)
+        headers = self._headers.get(key)
+        if headers is None:
+            headers = httpx.Headers(make_headers(self.origin, request.token, is_send=request.is_send))
+            if len(self._headers) >= _PREPARED:
+                self._headers.clear()
+            self._headers[key] = headers
+        url = self._urls.get(request.target)
+        if url is None:
+            url = httpx.URL(f"{self.origin}{request.target}")
+            if request.is_send:
+                self._urls[request.target] = url
+        extensions = timeouts(attempt.connect_left(), None)
+        return httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
+
+
+@functools.cache
+def _quiet_class(url_class: Any) -> Any:
+    """Give a class of URLs that show their query by its length: httpx and httpx2 log every URL, filters and all."""
+
+    def show(url: Any) -> str:
+        query = mask_text(url.query.decode()) if url.query else ""
+        return f"{url.scheme}://{url.netloc.decode()}{url.path}{'?' if query else ''}{query}"
+
+    return type("QuietURL", (url_class,), {"__str__": show, "__repr__": show})
+
+
+def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
+    """Build the user's client's own kind of request."""
+    built = client.build_request(
+        request.method,
+        f"{request.origin}{request.target}",
+        headers=make_headers(request.origin, request.token, is_send=request.is_send),
+        content=request.body,
+        extensions=timeouts(attempt.connect_first(), max(0.001, attempt.left())),
+    )
+    url_class: Any = type(built.url)
+    built.url = _quiet_class(url_class)(built.url)
+    return built
+
+
+def is_client(client: object, name: str, libraries: tuple[str, ...] = ("httpx", "httpx2")) -> bool:
+    """Say whether it is such a client of such a library, without importing any."""
+    return any(
+        parent.__name__ == name and parent.__module__.partition(".")[0] in libraries for parent in type(client).__mro__
+    )

@@ -1,0 +1,292 @@
+"""The effects over httpx for blocking callers: coroutines that never suspend.
+
+Rule 1: slots are held as on an event loop (`_backend_httpx_async`), behind a limiter of threads.
+Rule 2: our wrapper writes head and body at once, and gives each read and write what is left of the call.
+Rule 3: a thread of ours is told to stop and is waited for: nothing new starts; what is under way ends or is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpcore
+import httpx
+
+from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify, forget_nothing
+from cloudware_async._backend_blocking import BlockingEffects, Limiter, Stopped, Work, current_work
+from cloudware_async._backend_httpx import READ_SIZE, Network, build_request, is_client, is_quiet, make_answer
+from cloudware_async._errors import ConfigurationError
+from cloudware_async._wire import Answer, Failure, FailureKind
+
+if TYPE_CHECKING:
+    import ssl
+
+    from cloudware_async._backend import Backend
+    from cloudware_async._wire import Origin, Request
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# bytes: blocking writes go in pieces of a TLS record, each bounded by what is left
+_WRITE_SIZE = 16 * 1024
+_NETWORK: httpcore.NetworkBackend = httpcore.SyncBackend()
+
+
+class _BlockingStream(httpcore.NetworkStream):
+    """Our wrapper round a slot's stream (rule 2): each read and write gets what is left."""
+
+    def __init__(self, stream: httpcore.NetworkStream, slot: _BlockingSlot) -> None:
+        self._stream = stream
+        self._slot = slot
+        self._pending = b""
+
+    def _left(self, error: type[Exception]) -> float:
+        left = self._slot.attempt.left()
+        if left <= 0:
+            raise error("the time ran out")
+        return left
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._pending:  # SOCKS ends its writes with none
+            self._flush()
+        attempt = self._slot.attempt
+        if attempt.overflown:
+            raise httpcore.ReadError("the body is over its cap")
+        data = self._stream.read(READ_SIZE, self._left(httpcore.ReadTimeout))
+        attempt.note_read(data, READ_SIZE)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        # httpcore ends a request with an empty write
+        if buffer:
+            self._pending += buffer
+        elif self._pending:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._pending = self._pending, b""
+        left = self._left(httpcore.WriteTimeout)
+        self._slot.attempt.note_write(data)
+        for start in range(0, len(data), _WRITE_SIZE):
+            self._stream.write(data[start : start + _WRITE_SIZE], left)
+            left = self._left(httpcore.WriteTimeout)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._slot.attempt.connect_left()
+        self._slot.stream = _BlockingStream(self._stream.start_tls(ssl_context, server_hostname, left), self._slot)
+        return self._slot.stream
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _BlockingSlot(httpcore.NetworkBackend):
+    """One transport with one connection; it is its own transport's network backend."""
+
+    def __init__(self, network: Network) -> None:
+        self.transport = httpx.HTTPTransport(**network.transport_options())
+        self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
+        # only asked for its transport, which is this one unless somebody intercepts it
+        self._client = httpx.Client(transport=self.transport, trust_env=False)
+        self.attempt = Attempt(0, 0)
+        self.stream: _BlockingStream | None = None
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        self.attempt.watched = True
+        deadline = time.monotonic() + self.attempt.connect_left()
+        failure: Exception = httpcore.ConnectTimeout("no address answered in time")
+        # one by one, so that several dead addresses share what is left instead of getting it each
+        for address in _resolve(host, port):
+            options["timeout"] = deadline - time.monotonic()
+            if options["timeout"] <= 0:
+                break
+            try:
+                stream = _NETWORK.connect_tcp(address, port, **options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+                continue
+            self.stream = _BlockingStream(stream, self)
+            work = current_work.get()
+            if work is not None and work.cut:
+                raise httpcore.ConnectError("it was told to stop")
+            return self.stream
+        raise failure
+
+    def exchange(self, request: httpx.Request, max_body: int, attempt: Attempt) -> Answer:
+        self.attempt = attempt
+        # on a kept connection our wrapper watches from the start
+        attempt.watched = self.stream is not None
+        transport = self._client._transport_for_url(request.url)  # noqa: SLF001 (what respx intercepts)
+        response = transport.handle_request(request)
+        collector = Collector(max_body)
+        stream: Any = response.stream
+        try:
+            for chunk in stream:
+                if not collector.add(chunk):
+                    attempt.overflown = True
+                    if not attempt.watched:
+                        break
+        except Exception:
+            if not attempt.overflown:
+                raise
+        if not attempt.overflown:
+            stream.close()
+        return make_answer(response, collector.chunks, is_whole=not attempt.overflown)
+
+    def is_reusable(self) -> bool:
+        return not self.attempt.overflown and self.stream is not None and is_quiet(self.transport)
+
+    def shut_down(self) -> None:
+        """Wake the thread that reads or writes."""
+        stream = self.stream
+        raw = None if stream is None else stream.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                # not SSLSocket's own, which takes the TLS object from under the reader
+                socket.socket.shutdown(raw, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError as error:
+        raise httpcore.ConnectError("the name was not found") from error
+
+
+def _close_all(slots: set[_BlockingSlot]) -> None:
+    for slot in list(slots):
+        slot.close()
+    slots.clear()
+
+
+class _BlockingSlots(BlockingEffects):
+    """Requests over slots of our own."""
+
+    def __init__(self, origin: Origin, max_connections: int) -> None:
+        super().__init__()
+        self._network = Network(origin)
+        self._max_connections = max_connections
+        self._all: set[_BlockingSlot] = set()
+        # a client that was not closed leaves no socket open, and says nothing at the interpreter's exit
+        weakref.finalize(self, _close_all, self._all)
+        self._forget()
+
+    def _forget(self) -> None:
+        # after a fork: closes this process's copies only, without a word to the server
+        _close_all(self._all)
+        self._free: list[_BlockingSlot] = []
+        self._limiter = Limiter(self._max_connections)
+
+    async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
+        self.usable.check(None, self._forget)
+        work = current_work.get()
+        if work is not None and work.stopping.is_set():
+            raise Stopped
+        attempt = Attempt(connect_timeout, deadline)
+        limiter = self._limiter
+        if not limiter.acquire(max(0.0, attempt.left()), work):
+            return Failure(FailureKind.NO_CONNECTION, written=False)
+        try:
+            return self._exchange_in_slot(request, attempt, work)
+        finally:
+            limiter.release()
+
+    def _exchange_in_slot(self, request: Request, attempt: Attempt, work: Work | None) -> Answer | Failure:
+        slot = self._free.pop() if self._free else _BlockingSlot(self._network)
+        self._all.add(slot)
+        if work is not None:
+            work.slots.add(slot)
+        is_reusable = False
+        try:
+            answer = slot.exchange(
+                self._network.request(request, attempt),
+                request.max_body,
+                attempt,
+            )
+            outcome = attempt.judge(answer)
+            is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
+        except Exception as error:  # noqa: BLE001 (every kind is classified)
+            outcome = classify(error, attempt)
+        finally:
+            if work is not None:
+                work.slots.discard(slot)
+            if is_reusable:
+                self._free.append(slot)
+            else:
+                self._all.discard(slot)
+                slot.close()
+        return outcome
+
+    async def close(self) -> None:
+        self.usable.closed = True
+        while self._free:
+            slot = self._free.pop()
+            self._all.discard(slot)
+            slot.close()
+
+
+class _BlockingBorrowed(BlockingEffects):
+    """Requests through the user's own client (rule 2: the kind alone decides); bounded only between reads."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._client = client
+
+    async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
+        self.usable.check(None, forget_nothing)
+        if self._client.is_closed:
+            raise ConfigurationError(CLIENT_CLOSED)
+        work = current_work.get()
+        if work is not None and work.stopping.is_set():
+            raise Stopped
+        attempt = Attempt(connect_timeout, deadline)
+        try:
+            return self._exchange(request, attempt)
+        except Exception as error:  # noqa: BLE001 (every kind is classified)
+            return classify(error, attempt)
+
+    def _exchange(self, request: Request, attempt: Attempt) -> Answer | Failure:
+        collector = Collector(request.max_body)
+        is_whole = True
+        response = self._client.send(
+            build_request(self._client, request, attempt), stream=True, auth=None, follow_redirects=False
+        )
+        try:
+            for chunk in response.iter_raw():
+                if attempt.left() <= 0:
+                    return attempt.failure(FailureKind.TIMEOUT)
+                if not collector.add(chunk):
+                    is_whole = False
+                    break
+        finally:
+            response.close()
+        return make_answer(response, collector.chunks, is_whole=is_whole)
+
+    async def close(self) -> None:
+        self.usable.closed = True
+
+
+def open_blocking(origin: Origin, max_connections: int, http_client: object) -> Backend:
+    """Give the effects for a blocking caller.
+
+    Raises:
+        ConfigurationError: `http_client` is none that a blocking client can use.
+    """
+    if http_client is None:
+        return _BlockingSlots(origin, max_connections)
+    if not is_client(http_client, "Client"):
+        raise ConfigurationError("http_client must be an httpx.Client: a blocking client cannot use an async one")
+    return _BlockingBorrowed(http_client)

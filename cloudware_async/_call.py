@@ -1,0 +1,79 @@
+"""One call: attempt, judge, wait, again, within one timeout.
+
+Rule 1: what is decided here is only in which order; `_wire` judges an answer, `_retry` whether to go on.
+Rule 2: an error is raised outside every `except`, so that no chain shows what a lower floor held.
+Rule 3: `may_have_been_sent` is sticky: true if any attempt's was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from cloudware_async._errors import CloudwareError
+from cloudware_async._retry import RetryBudget, RetryPolicy, decide
+from cloudware_async._wire import Answer, Request, error_from_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudware_async._backend import Backend
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Calling:
+    """How a client calls: what is the same for every request of it.
+
+    Attributes:
+        timeout: seconds for a whole call.
+        connect_timeout: seconds for making one connection.
+    """
+
+    backend: Backend
+    retry: RetryPolicy | None
+    budget: RetryBudget
+    timeout: float
+    connect_timeout: float
+
+
+async def call(calling: Calling, request: Request, read: Callable[[Answer], T | CloudwareError]) -> T:
+    """Make one call and give what `read` makes of its answer.
+
+    Raises:
+        CloudwareError: what the last attempt ended with.
+    """
+    backend = calling.backend
+    began = backend.clock()
+    deadline = began + calling.timeout
+    attempt = 0
+    may_have_been_sent = False
+    while True:
+        attempt += 1
+        outcome = await backend.exchange(request, connect_timeout=calling.connect_timeout, deadline=deadline)
+        result = read(outcome) if isinstance(outcome, Answer) else error_from_failure(outcome, request)
+        if not isinstance(result, CloudwareError):
+            calling.budget.succeed()
+            return result
+        may_have_been_sent = may_have_been_sent or result.may_have_been_sent
+        delay = decide(
+            calling.retry,
+            calling.budget,
+            result,
+            attempt=attempt,
+            elapsed=backend.clock() - began,
+            timeout=calling.timeout,
+        )
+        if delay is not None:
+            await backend.sleep(delay)
+        # a pause may last longer than it was meant to, and an attempt without time would only blur what is known
+        if delay is None or backend.clock() >= deadline:
+            if may_have_been_sent and not result.may_have_been_sent:
+                result.args = (
+                    f"{result} An earlier attempt of the same call may have gone out: do not resend blindly.",
+                )
+            result.may_have_been_sent = may_have_been_sent
+            result.attempts = attempt
+            raise result

@@ -1,0 +1,109 @@
+"""How a command ends: with an exit status, and one line on stderr unless all went well.
+
+Rule 1: 1 and 2 promise that nothing was sent. Whatever leaves that open is 3.
+Rule 2: no line holds what stood on the command line or what a foreign exception says: either could be the token.
+Rule 3: an interrupted command dies of SIGINT, which shells show as 130. Were it only to return 130, bash would go on
+        with the next round of a loop, and the next text.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import traceback
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from cloudware_async._errors import CloudwareError, ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Status(IntEnum):
+    """What the exit status says."""
+
+    DONE = 0
+    FAILED = 1
+    MISUSED = 2
+    UNKNOWN = 3
+    INTERRUPTED = 130
+
+
+class Ending(Exception):  # noqa: N818 (it ends a command; not every one is an error of ours)
+    """Ends the command with a line and a status.
+
+    Args:
+        line: what is said on stderr; empty for nothing.
+        status: the exit status.
+    """
+
+    def __init__(self, line: str, status: Status) -> None:
+        super().__init__(line)
+        self.line = line
+        self.status = status
+
+
+def conclude(command: Callable[[], None]) -> int:
+    """Run a command to its end, say how it ended, and give its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a text that the terminal's encoding lacks is shown escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        command()
+    except KeyboardInterrupt as interrupt:
+        _tell(str(interrupt) or "interrupted")
+        _die_interrupted()
+        return Status.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 (a traceback would show what the exception says: rule 2)
+        ending = ending_of(error)
+        if ending.line:
+            _tell(ending.line)
+        return ending.status
+    return Status.DONE
+
+
+def ending_of(error: Exception) -> Ending:
+    """Say how a command ends that was ended by this exception."""
+    match error:
+        case Ending():
+            return error
+        case CloudwareError(may_have_been_sent=True):
+            return Ending(str(error), Status.UNKNOWN)
+        case InvalidArgumentError() | ConfigurationError():
+            return Ending(str(error), Status.MISUSED)
+        case CloudwareError() | ImportError():
+            return Ending(str(error), Status.FAILED)
+        case BrokenPipeError():
+            # whoever read the output has enough
+            _drop_output()
+            return Ending("", Status.FAILED)
+        case OSError():
+            _drop_output()
+            return Ending(f"the system refused: {error.strerror or type(error).__name__}", Status.FAILED)
+        case _:
+            return Ending(describe_bug(error), Status.FAILED)
+
+
+def describe_bug(error: Exception) -> str:
+    """Say of an exception that should not be what it is and where it arose."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__} at {place.filename}:{place.lineno}: please report this"
+
+
+def _tell(line: str) -> None:
+    print(f"cloudware: {line}", file=sys.stderr)  # noqa: T201 (a command tells by printing)
+
+
+def _drop_output() -> None:
+    # what is still in the buffer would be tried again on exit, and fail with a message of Python's own
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _die_interrupted() -> None:
+    sys.stderr.flush()
+    if os.name == "posix":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,522 @@
+"""How a connection is made: proxies and certificates from the environment, and a client of the user's own."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib.util
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import httpx2
+import pytest
+from fault_server import (
+    PATIENCE,
+    Answer,
+    Certificates,
+    Close,
+    FaultServer,
+    Hang,
+    ReadHead,
+    ReadRequest,
+    ReadSome,
+    Script,
+    Send,
+    answer,
+    receipt,
+)
+from worlds import GRACE, QUICK, TOKEN, Book, Reply, World, gather, ids, numbers, within
+
+from cloudware_async import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    CloudwareError,
+    ConfigurationError,
+    _backend_httpx,
+)
+
+TO = "2348012345678"
+
+
+class Proxy:
+    """A forward proxy, real and small: what is asked of it is in `asked`, by its first line and headers."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self._closing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(accepted,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                more = client.recv(65536)
+                if not more:
+                    return
+                head += more
+            self.asked.append(head)
+            method, target, _ = head.split(b"\r\n", 1)[0].split(b" ")
+            authority = target if method == b"CONNECT" else target.split(b"/")[2]
+            host, _, port = authority.partition(b":")
+            with socket.create_connection((host.decode(), int(port)), PATIENCE) as upstream:
+                if method == b"CONNECT":
+                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                else:
+                    path = target.split(b"/", 3)[3]
+                    upstream.sendall(head.replace(target, b"/" + path, 1))
+                self._relay(client, upstream)
+
+    def _relay(self, client: socket.socket, upstream: socket.socket) -> None:
+        sides = {client: upstream, upstream: client}
+        while not self._closing.is_set():
+            for side in select.select(list(sides), [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    if data := side.recv(65536):
+                        sides[side].sendall(data)
+                        continue
+                return
+
+    def close(self) -> None:
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    made = Proxy()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def trusted(certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certificates:
+    certificates.authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return certificates
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_http_goes_through_the_environments_proxy(
+    world: World, proxy: Proxy, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain request is handed to the proxy with its whole address."""
+    if name == "HTTP_PROXY":
+        monkeypatch.delenv("REQUEST_METHOD", raising=False)
+    monkeypatch.setenv(name, proxy.url)
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+        assert [True] == [server.base_url.encode() in asked for asked in proxy.asked]
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+async def test_https_goes_through_a_tunnel(
+    world: World, proxy: Proxy, trusted: Certificates, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS the proxy is asked for a tunnel, and sees neither token nor text."""
+    monkeypatch.setenv(name, proxy.url)
+    with FaultServer(ssl_context=trusted.server_context()) as server:
+        async with world.client(server) as cloudware:
+            for _ in range(3):
+                assert "success" == (await cloudware.send(TO, "Hello")).status
+        assert 1 == server.connections
+    assert [True] == [asked.startswith(b"CONNECT 127.0.0.1:") for asked in proxy.asked]
+    assert TOKEN.encode() not in b"".join(proxy.asked)
+
+
+async def test_a_proxys_own_user(world: World, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """User and password in the proxy's address go to the proxy."""
+    monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//user:word@"))
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            await cloudware.send(TO, "Hello")
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"user:word") in proxy.asked[0]
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1", "*", "example.com,127.0.0.1"])
+async def test_no_proxy(world: World, proxy: Proxy, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `NO_PROXY` names goes there directly."""
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("NO_PROXY", value)
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+    assert [] == proxy.asked
+
+
+async def test_a_proxy_that_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+    assert (False, 3) == (caught.value.may_have_been_sent, caught.value.attempts)
+
+
+async def test_ssl_cert_file(world: World, trusted: Certificates) -> None:
+    """`SSL_CERT_FILE` says whom to trust."""
+    with FaultServer(ssl_context=trusted.server_context()) as server:
+        async with world.client(server) as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+
+
+@pytest.mark.parametrize("trust", ["unknown-authority", "wrong-name", "expired"])
+async def test_a_certificate_that_fails(world: World, trusted: Certificates, trust: Any) -> None:
+    """Nothing was sent, and it is not tried again."""
+    with FaultServer(ssl_context=trusted.server_context(trust)) as server:
+        async with world.client(server) as cloudware:
+            with pytest.raises(APIConnectionError, match="certificate") as caught:
+                await cloudware.send(TO, "Hello")
+        assert [] == server.posts
+    assert (False, 1) == (caught.value.may_have_been_sent, caught.value.attempts)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_client_of_ones_own(world: World, library: Any) -> None:
+    """It is used and not closed; its redirects are off, and the token is ours whatever `auth` it has."""
+    moved = (ReadRequest(), Answer(b"", 302, (b"Location: {base_url}/elsewhere",)))
+    with FaultServer(Script((moved,))) as server:
+        http_client = world.http_client(library, auth=("user", "word"), follow_redirects=True, trust_env=False)
+        async with world.make(TOKEN, base_url=server.base_url, http_client=http_client, retry=QUICK) as cloudware:
+            with pytest.raises(APIStatusError) as caught:
+                await cloudware.send(TO, "Hello")
+            assert (302, True) == (caught.value.status_code, caught.value.may_have_been_sent)
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+            assert 1 == len(await gather(cloudware.messages()))
+        assert not http_client.is_closed
+        assert {f"Bearer {TOKEN}"} == set(server.authorizations)
+        assert ["/v1/sms/send", "/v1/sms/send", "/v1/sms/messages"] == [request.path for request in server.ledger]
+        await http_client.aclose()
+        async with world.make(TOKEN, base_url=server.base_url, http_client=http_client) as cloudware:
+            with pytest.raises(ConfigurationError, match="closed"):
+                await cloudware.send(TO, "Hello")
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+async def test_an_aiohttp_session_of_ones_own(world: World) -> None:
+    """It is used and not closed, follows no redirect, and raises nothing by itself."""
+    moved = (ReadRequest(), Answer(b"", 302, (b"Location: {base_url}/elsewhere",)))
+    with FaultServer(Script((moved,))) as server:
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            async with world.make(TOKEN, base_url=server.base_url, http_client=session) as cloudware:
+                with pytest.raises(APIStatusError) as caught:
+                    await cloudware.send(TO, "Hello")
+                assert 302 == caught.value.status_code
+                assert "success" == (await cloudware.send(TO, "Hello")).status
+                view = cloudware.with_options(access_token="other")
+                assert 1 == len(await gather(view.messages(phone="+40722000000")))
+            assert not session.closed
+        assert "/v1/sms/messages?phone=%2B40722000000" == server.ledger[-1].path
+        assert [f"Bearer {TOKEN}"] * 2 + ["Bearer other"] == server.authorizations
+        async with world.make(TOKEN, base_url=server.base_url, http_client=session) as cloudware:
+            with pytest.raises(ConfigurationError, match="closed"):
+                await cloudware.send(TO, "Hello")
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+async def test_aiohttp_repeats_a_read_and_never_a_send(world: World) -> None:
+    """On a connection that the server has closed aiohttp asks again by itself; a text it does not post again."""
+    with FaultServer() as server:
+        async with aiohttp.ClientSession() as session:
+            options = {"base_url": server.base_url, "http_client": session, "retry": None}
+            async with world.make(TOKEN, **options) as cloudware:
+                for name, call in (
+                    ("GET", lambda: gather(cloudware.messages())),
+                    ("POST", lambda: cloudware.send(TO, "Hello")),
+                ):
+                    await cloudware.send(TO, "opens a connection")
+                    for connection in list(server._open):
+                        connection.socket.shutdown(socket.SHUT_RDWR)
+                    before = len(server.ledger)
+                    with contextlib.suppress(APIConnectionError):
+                        await call()
+                    assert [name] * (len(server.ledger) - before) == [
+                        request.method for request in server.ledger[before:]
+                    ]
+                    assert len(server.ledger) - before <= 1
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # aiohttp 4 will have no auth= to refuse
+async def test_an_aiohttp_session_with_auth_is_refused(world: World) -> None:
+    """It would put its own header in the token's place."""
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "word")) as session:
+        with pytest.raises(ConfigurationError, match="auth="):
+            world.make(TOKEN, http_client=session)
+
+
+@pytest.mark.worlds("trio", reason="elsewhere it works")
+async def test_an_aiohttp_session_on_trio_says_so(world: World) -> None:
+    """In one sentence, and nothing is sent."""
+
+    class ClientSession:
+        auth = None
+        closed = False
+
+    ClientSession.__module__ = "aiohttp.client"
+    async with world.make(TOKEN, http_client=ClientSession()) as cloudware:
+        with pytest.raises(ConfigurationError, match="asyncio only"):
+            await cloudware.send(TO, "Hello")
+
+
+# What the environment may say wrongly
+
+
+@pytest.mark.parametrize("value", ["ftp://127.0.0.1:1", "://", "http://127.0.0.1:port"])
+async def test_a_proxy_that_is_none(world: World, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's address that cannot be read is a wrong setting, and is said as one."""
+    monkeypatch.setenv("http_proxy", value)
+    with FaultServer() as server:
+        with pytest.raises(ConfigurationError) as caught:
+            async with world.client(server) as cloudware:
+                await cloudware.send(TO, "Hello")
+        assert 0 == server.connections
+    assert caught.value.may_have_been_sent is False
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["missing", "empty", "no certificate"])
+async def test_an_ssl_cert_file_that_is_none(
+    world: World, content: str | None, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without certificates is a wrong setting, and is said as one."""
+    path = tmp_path / "authority.pem"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with FaultServer(ssl_context=certificates.server_context()) as server:
+        with pytest.raises(ConfigurationError) as caught:
+            async with world.client(server) as cloudware:
+                await cloudware.send(TO, "Hello")
+        assert 0 == server.connections
+    assert caught.value.may_have_been_sent is False
+
+
+# Tunnels
+
+
+@pytest.mark.parametrize(
+    "said", [answer(b"", 403), answer(b"", 407), answer(b"", 502), b"no HTTP\r\n\r\n", b""], ids=repr
+)
+async def test_a_tunnel_that_is_refused(world: World, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a tunnel nothing was sent, and the proxy has seen no token."""
+    with FaultServer(Script(then=(ReadHead(), Send(said), Close()))) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        async with world.make(TOKEN, base_url="https://127.0.0.1:1/v1", retry=QUICK) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+        assert {"CONNECT"} == {request.method for request in server.ledger}
+        assert [] == server.authorizations
+    assert (False, 3) == (caught.value.may_have_been_sent, caught.value.attempts)
+
+
+async def test_a_tunnel_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that never answers holds a send up no longer than its timeout, and nothing was sent."""
+    with FaultServer(Script(then=(ReadHead(), Hang()))) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        async with world.make(TOKEN, base_url="https://127.0.0.1:1/v1", timeout=0.4) as cloudware:
+            with pytest.raises(APITimeoutError) as caught, within(0.4 + GRACE):
+                await cloudware.send(TO, "Hello")
+    assert caught.value.may_have_been_sent is False
+
+
+class Socks:
+    """A SOCKS5 proxy, small; every name is this machine. What is asked for is in `asked`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = [self._listener]
+        self.url = f"socks5://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._listener.accept()
+                self._sockets.append(accepted)
+                self._start(self._serve, accepted)
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError), client.makefile("rb") as said:
+            said.read(said.read(2)[1])
+            client.sendall(b"\x05\x00")
+            kind = said.read(4)[3]
+            host = said.read(said.read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(said.read(4))
+            port = int.from_bytes(said.read(2))
+            self.asked.append((host, port))
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as upstream:
+                self._sockets.append(upstream)
+                client.sendall(b"\x05\x00\x00\x01" + bytes(6))
+                sides = {client: upstream, upstream: client}
+                while True:
+                    for side in select.select(list(sides), [], [])[0]:
+                        data = side.recv(65536)
+                        if not data:
+                            return
+                        sides[side].sendall(data)
+
+    def close(self) -> None:
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+
+needs_socksio = pytest.mark.skipif(importlib.util.find_spec("socksio") is None, reason="httpx[socks] is not installed")
+
+
+@needs_socksio
+async def test_a_socks_proxy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go through SOCKS, which is given the name and not an address, over one kept connection."""
+    proxy = Socks()
+    monkeypatch.setenv("ALL_PROXY", proxy.url)
+    with FaultServer() as server, contextlib.closing(proxy):
+        async with world.client(base_url=f"http://service.invalid:{server.port}/v1") as cloudware:
+            for _ in range(3):
+                assert "success" == (await cloudware.send(TO, "Hello")).status
+            assert 1 == len(await gather(cloudware.messages()))
+        assert [("service.invalid", server.port)] == proxy.asked
+        assert 1 == server.connections
+
+
+@needs_socksio
+async def test_a_socks_proxy_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds a send up no longer than its timeout."""
+    with FaultServer(Script(then=(ReadSome(1), Hang()))) as server:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.port}")
+        async with world.make(TOKEN, base_url="http://service.invalid/v1", timeout=0.4) as cloudware:
+            with pytest.raises(APITimeoutError), within(0.4 + GRACE):
+                await cloudware.send(TO, "Hello")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="httpx[socks] is installed")
+async def test_socks_without_its_package(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy that httpx has no package for is a wrong setting, and is said as one."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError):
+        async with world.make(TOKEN, base_url="http://127.0.0.1:1/v1") as cloudware:
+            await cloudware.send(TO, "Hello")
+
+
+async def test_a_tls_connection_is_kept(world: World, trusted: Certificates) -> None:
+    """Over TLS too, calls one after the other share one connection, and a walk reads ahead."""
+    listing = Book.of(2, 2, 2)
+    script = Script(then=(ReadRequest(), Reply(listing.answer)))
+    with FaultServer(script, ssl_context=trusted.server_context()) as server:
+        async with world.client(server) as cloudware:
+            for _ in range(3):
+                await cloudware.send(TO, "Hello")
+            async with cloudware.messages().read_ahead() as messages:
+                assert ids(6) == numbers(await gather(messages))
+        assert (1, 6) == (server.connections, len(server.ledger))
+
+
+async def test_a_name_with_several_addresses(world: World) -> None:
+    """`localhost` is found at whichever of its addresses somebody listens."""
+    with FaultServer() as server:
+        async with world.client(base_url=f"http://localhost:{server.port}/v1") as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+
+
+async def test_a_connection_that_grew_old(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was unused for too long is closed and replaced, and none is left."""
+    monkeypatch.setattr(_backend_httpx, "_KEEP_ALIVE", 0.0)
+    with FaultServer() as server:
+        async with world.client(server, retry=None) as cloudware:
+            for _ in range(4):
+                await cloudware.send(TO, "Hello")
+            assert await world.wait(server.wait_for_ended, 3)
+        assert await world.wait(server.wait_for_ended, 4)
+        assert (4, 4) == (server.connections, len(server.ledger))
+
+
+# A client of the user's own
+
+
+async def test_headers_of_a_client_of_ones_own(world: World) -> None:
+    """Its own headers go along, and never take the place of ours."""
+    own = {"Authorization": "Basic own", "Content-Type": "text/plain", "X-Own": "1"}
+    with FaultServer() as server:
+        http_client = world.http_client(trust_env=False, headers=own)
+        async with world.client(server, http_client=http_client) as cloudware:
+            await cloudware.send(TO, "Hello")
+        await http_client.aclose()
+        (request,) = server.ledger
+    assert [(f"Bearer {TOKEN}",), ("application/json",), ("1",)] == [request.header(name) for name in own]
+
+
+@pytest.mark.parametrize(
+    ("script", "error_class", "may_have_been_sent"),
+    [
+        (Script(then=(ReadRequest(), Close())), APIConnectionError, True),
+        (Script(then=(ReadRequest(), Hang())), APITimeoutError, True),
+        (Script(then=(ReadRequest(), Send(answer(receipt("x"))[:-5]), Hang())), APITimeoutError, True),
+        (None, APIConnectionError, False),
+    ],
+    ids=["closed", "hangs", "hangs in the body", "refused"],
+)
+async def test_failures_of_a_client_of_ones_own(
+    world: World, script: Script | None, error_class: type[CloudwareError], may_have_been_sent: bool
+) -> None:
+    """The kind of the failure alone decides, and the timeout is ours."""
+    with FaultServer(script or Script(), door="open" if script else "refused") as server:
+        http_client = world.http_client(trust_env=False, timeout=60)
+        async with world.client(server, http_client=http_client, timeout=0.4) as cloudware:
+            with pytest.raises(error_class) as caught, within(0.4 + GRACE):
+                await cloudware.send(TO, "Hello")
+        assert not http_client.is_closed
+        await http_client.aclose()
+    assert may_have_been_sent is caught.value.may_have_been_sent
+
+
+async def test_leaving_a_read_ahead_of_a_client_of_ones_own(world: World) -> None:
+    """Leaving the block does not wait for a server that hangs."""
+    listing = Book.of(2, 2)
+    first = (ReadRequest(), Reply(listing.answer))
+    with FaultServer(Script((first,), then=(ReadRequest(), Hang()))) as server:
+        http_client = world.http_client(trust_env=False)
+        async with world.client(server, http_client=http_client, timeout=3) as cloudware:
+            async with cloudware.messages().read_ahead() as messages:
+                async for _ in messages:
+                    assert await world.wait(server.wait_for, 2)
+                    break
+                began = time.monotonic()
+            took = time.monotonic() - began
+        await http_client.aclose()
+    assert took < 1.5
