@@ -100,7 +100,7 @@ class AiohttpBackend(AsyncEffects):
         return headers
 
     async def close(self) -> None:
-        self.usable.closed = True
+        self.usable.close(forget_nothing)
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -76,8 +76,12 @@ class AsyncEffects:
                 raised.append(error)
                 group.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(worker)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(worker)
+        except* KeyboardInterrupt:
+            # trio raises Ctrl-C in the task that waits for the others
+            raised.append(KeyboardInterrupt())
         if raised:
             raise raised[0]
 

@@ -155,18 +155,25 @@ class Usable:
     def __init__(self) -> None:
         self.closed = False
         self._process = os.getpid()
-        self._loop: object = None
+        self.loop: object = None
 
     def check(self, loop: object, forget: Callable[[], None]) -> None:
-        if self._process != os.getpid():
-            self._process, self._loop = os.getpid(), None
-            forget()
+        self._note_fork(forget)
         if self.closed:
             raise ConfigurationError(_CLOSED)
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
+        if self.loop is None:
+            self.loop = loop
+        elif self.loop is not loop:
             raise ConfigurationError(_SECOND_LOOP)
+
+    def close(self, forget: Callable[[], None]) -> None:
+        self._note_fork(forget)
+        self.closed = True
+
+    def _note_fork(self, forget: Callable[[], None]) -> None:
+        if self._process != os.getpid():
+            self._process, self.loop = os.getpid(), None
+            forget()
 
 
 def forget_nothing() -> None:

@@ -1,12 +1,14 @@
 """The effects for blocking callers that need no HTTP library: coroutines that never suspend.
 
 Rule 1: a thread of ours is told to stop and is waited for: nothing new starts; what is under way ends or is cut off.
+        What cannot be cut off, a connection being made or a client of the user's, is left to end by itself.
 Rule 2: a callback runs in the caller's own thread, so it needs no lock.
 """
 
 from __future__ import annotations
 
 import contextvars
+import os
 import queue
 import threading
 import time
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+# seconds that a thread has to end when its connections were shut down
+_LAST_MOMENT = 1.0
 
 
 class Connected(Protocol):
@@ -180,37 +186,56 @@ class _Bulk:
 
 class _BlockingAhead:
     def __init__(self) -> None:
-        self._work = Work()
-        self._asked: queue.SimpleQueue[Callable[[], Coroutine[Any, Any, Any]] | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: _AheadThread | None = None
+        self._work: Callable[[], Coroutine[Any, Any, Any]] | None = None
 
     async def open(self) -> None:
         """The thread is started when there is something to fetch."""
 
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        if self._thread is None:
-            # a daemon: a walk that was left open does not hold up the interpreter's exit
-            self._thread = threading.Thread(target=self._run, name="cloudware-read-ahead", daemon=True)
-            self._thread.start()
-        self._asked.put(work)
+        self._work = work
+        self._own_thread().asked.put(work)
 
-    def _run(self) -> None:
-        current_work.set(self._work)
-        while (work := self._asked.get()) is not None:
-            try:
-                self._ended.put((drive(work()), None))
-            except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
-                self._ended.put((None, error))
+    def _own_thread(self) -> _AheadThread:
+        # after a fork the thread stayed with the parent
+        if self._thread is None or self._thread.process != os.getpid():
+            self._thread = _AheadThread()
+            self._thread.start()
+        return self._thread
 
     async def result(self) -> Any:
-        value, error = self._ended.get()
+        before = self._thread
+        thread = self._own_thread()
+        if thread is not before:
+            thread.asked.put(self._work)
+        value, error = thread.ended.get()
         if error is not None:
             raise error
         return value
 
     async def close(self) -> None:
-        self._work.cut_off()
-        self._asked.put(None)
-        if self._thread is not None:
-            self._thread.join()
+        # nor are a parent's connections a child's to shut down
+        if self._thread is not None and self._thread.process == os.getpid():
+            self._thread.work.cut_off()
+            self._thread.asked.put(None)
+            self._thread.join(_LAST_MOMENT)
+
+
+class _AheadThread(threading.Thread):
+    """What fetches for one block."""
+
+    def __init__(self) -> None:
+        # a daemon: a walk that was left open does not hold up the interpreter's exit
+        super().__init__(name="cloudware-read-ahead", daemon=True)
+        self.process = os.getpid()
+        self.work = Work()
+        self.asked: queue.SimpleQueue[Callable[[], Coroutine[Any, Any, Any]] | None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        current_work.set(self.work)
+        while (work := self.asked.get()) is not None:
+            try:
+                self.ended.put((drive(work()), None))
+            except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
+                self.ended.put((None, error))

@@ -11,20 +11,24 @@ import functools
 import selectors
 import ssl
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from cloudware_async._backend_attempt import make_headers
+from cloudware_async._errors import ConfigurationError
 from cloudware_async._privacy import mask_text
 from cloudware_async._wire import Answer
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from cloudware_async._backend_attempt import Attempt
     from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin, Request
+
+T = TypeVar("T")
 
 # seconds that an unused connection is kept: httpx's own default, and short of most servers'
 _KEEP_ALIVE = 5.0
@@ -90,21 +94,36 @@ class Network:
         self._headers: dict[tuple[Secret, bool], httpx.Headers] = {}
         self._urls: dict[str, httpx.URL] = {}
 
-    def transport_options(self) -> dict[str, Any]:
+    def make_transport(self, transport_class: Callable[..., T]) -> T:
+        """Make a transport with one connection.
+
+        Raises:
+            ConfigurationError: what the environment says of certificates or of a proxy cannot be used.
+        """
         if self._tls is None:
-            # loading the trusted certificates takes tens of milliseconds: once a client, and only for TLS
-            is_plain = self.origin.scheme == "http" and not (self._proxy or "").startswith("https:")
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else httpx.create_ssl_context()
-        options: dict[str, Any] = {
-            "verify": self._tls,
-            "trust_env": False,
-            "limits": httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE),
-        }
-        if self._proxy is not None:
-            options["proxy"] = httpx.Proxy(
-                self._proxy, ssl_context=self._tls if self._proxy.startswith("https:") else None
-            )
-        return options
+            self._tls = self._load_tls()
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE)
+        try:
+            proxy = None
+            if self._proxy is not None:
+                proxy = httpx.Proxy(self._proxy, ssl_context=self._tls if self._proxy.startswith("https:") else None)
+            return transport_class(verify=self._tls, trust_env=False, limits=limits, proxy=proxy)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            reason = str(error) if isinstance(error, ImportError) else "its URL cannot be read"
+        # the reasons of the others show the URL, and with it perhaps a password
+        raise ConfigurationError(f"the proxy that the environment names cannot be used: {reason}")
+
+    def _load_tls(self) -> ssl.SSLContext:
+        # loading the trusted certificates takes tens of milliseconds: once a client, and only for TLS
+        if self.origin.scheme == "http" and not (self._proxy or "").startswith("https:"):
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            return httpx.create_ssl_context()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        raise ConfigurationError(
+            f"the certificates to trust cannot be read ({reason}): see SSL_CERT_FILE and SSL_CERT_DIR"
+        )
 
     def request(self, request: Request, attempt: Attempt) -> httpx.Request:
         """Build httpx's request from prepared parts: parsing URL and headers each time is costly."""
@@ -135,6 +154,31 @@ def _quiet_class(url_class: Any) -> Any:
     return type("QuietURL", (url_class,), {"__str__": show, "__repr__": show})
 
 
+class _OnePiece:
+    """An async iterator that nobody has to close."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._pieces = [piece]
+
+    def __aiter__(self) -> _OnePiece:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
+
+
+@functools.cache
+def _whole_class(body_class: Any) -> Any:
+    """Give a class of bodies in one piece: httpx leaves its own generator open where a write fails; trio complains."""
+
+    def iterate(body: Any) -> _OnePiece:
+        return _OnePiece(b"".join(body))
+
+    return type("WholeBody", (body_class,), {"__aiter__": iterate})
+
+
 def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
     """Build the user's client's own kind of request."""
     built = client.build_request(
@@ -146,6 +190,8 @@ def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
     )
     url_class: Any = type(built.url)
     built.url = _quiet_class(url_class)(built.url)
+    body_class: Any = type(built.stream)
+    built.stream = _whole_class(body_class)(request.body or b"")
     return built
 
 

@@ -124,7 +124,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
-        self.transport = httpx.AsyncHTTPTransport(**network.transport_options())
+        self.transport = network.make_transport(httpx.AsyncHTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
         self._client = httpx.AsyncClient(transport=self.transport, trust_env=False)
@@ -172,13 +172,17 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
 
     async def close(self) -> None:
         """Close the connection even under cancellation, native or not, single or double."""
-        if self.stream is None:
-            return
-        # this alone, which cannot be cancelled, makes the loop let go of a socket that still has bytes to write
-        with contextlib.suppress(OSError):
-            self.stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-        with anyio.CancelScope(shield=True):
-            await self.stream.aclose()
+        if self.stream is not None:
+            # this alone, which cannot be cancelled, makes the loop let go of a socket that still has bytes to write
+            self.shut_down()
+            with anyio.CancelScope(shield=True):
+                await self.stream.aclose()
+
+    def shut_down(self) -> None:
+        """End the connection, whichever loop it belongs to."""
+        if self.stream is not None:
+            with contextlib.suppress(OSError):
+                self.stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 class _AsyncSlots(AsyncEffects):
@@ -236,9 +240,15 @@ class _AsyncSlots(AsyncEffects):
         return outcome
 
     async def close(self) -> None:
-        self.usable.closed = True
+        self.usable.close(self._forget)
+        is_here = self.usable.loop is running_loop()
         while self._free:
-            await self._free.pop().close()
+            slot = self._free.pop()
+            if is_here:
+                await slot.close()
+            else:
+                # a stream can be closed in its own loop only; it goes with its last reference
+                slot.shut_down()
 
 
 class _AsyncBorrowed(AsyncEffects):
@@ -278,7 +288,7 @@ class _AsyncBorrowed(AsyncEffects):
         return make_answer(response, collector.chunks, is_whole=is_whole)
 
     async def close(self) -> None:
-        self.usable.closed = True
+        self.usable.close(forget_nothing)
 
 
 def open_async(origin: Origin, max_connections: int, http_client: object) -> Backend:

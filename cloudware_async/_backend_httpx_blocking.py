@@ -93,7 +93,7 @@ class _BlockingSlot(httpcore.NetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
-        self.transport = httpx.HTTPTransport(**network.transport_options())
+        self.transport = network.make_transport(httpx.HTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
         self._client = httpx.Client(transport=self.transport, trust_env=False)
@@ -231,7 +231,7 @@ class _BlockingSlots(BlockingEffects):
         return outcome
 
     async def close(self) -> None:
-        self.usable.closed = True
+        self.usable.close(self._forget)
         while self._free:
             slot = self._free.pop()
             self._all.discard(slot)
@@ -276,7 +276,7 @@ class _BlockingBorrowed(BlockingEffects):
         return make_answer(response, collector.chunks, is_whole=is_whole)
 
     async def close(self) -> None:
-        self.usable.closed = True
+        self.usable.close(forget_nothing)
 
 
 def open_blocking(origin: Origin, max_connections: int, http_client: object) -> Backend:

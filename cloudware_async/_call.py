@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from cloudware_async._errors import CloudwareError
+from cloudware_async._errors import CloudwareError, ConfigurationError
 from cloudware_async._retry import RetryBudget, RetryPolicy, decide
 from cloudware_async._wire import Answer, Request, error_from_failure
 
@@ -44,6 +44,7 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
 
     Raises:
         CloudwareError: what the last attempt ended with.
+        ConfigurationError: an overridden `RetryPolicy.delay` gave something that is no number of seconds.
     """
     backend = calling.backend
     began = backend.clock()
@@ -58,14 +59,14 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
             calling.budget.succeed()
             return result
         may_have_been_sent = may_have_been_sent or result.may_have_been_sent
-        delay = decide(
-            calling.retry,
-            calling.budget,
-            result,
-            attempt=attempt,
-            elapsed=backend.clock() - began,
-            timeout=calling.timeout,
-        )
+        elapsed = backend.clock() - began
+        try:
+            delay = decide(
+                calling.retry, calling.budget, result, attempt=attempt, elapsed=elapsed, timeout=calling.timeout
+            )
+        except ConfigurationError as error:
+            error.may_have_been_sent, error.attempts = may_have_been_sent, attempt
+            raise
         if delay is not None:
             await backend.sleep(delay)
         # a pause may last longer than it was meant to, and an attempt without time would only blur what is known

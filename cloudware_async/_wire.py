@@ -126,6 +126,8 @@ def read_base_url(url: object) -> Base:
         )
     if "?" in rest or "#" in rest:
         raise ConfigurationError("base_url must have no query ('?…') and no fragment ('#…')")
+    if rest.startswith("//") or {".", ".."} & set(rest.split("/")):
+        raise ConfigurationError("base_url must have a path that stays as it is: no '.', no '..' and no '//' in front")
     return Base(origin, rest.rstrip("/"))
 
 
