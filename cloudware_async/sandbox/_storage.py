@@ -152,9 +152,15 @@ class Storage:
                 connection.execute(_TABLE)
                 connection.execute(_FIRST_ID, [1_000_000_000 + secrets.randbelow(1_000_000_000_000)])
                 on_error.pop_all()
-            weakref.finalize(self, connection.close).atexit = False
+            weakref.finalize(self, _close, connection, self._lock)
             self._connection = connection
         return self._connection
+
+
+def _close(connection: sqlite3.Connection, lock: threading.Lock) -> None:
+    # a server that nobody stopped may be at it when the interpreter ends
+    with lock:
+        connection.close()
 
 
 def _read_row(cursor: sqlite3.Cursor, row: tuple[str, ...]) -> dict[str, str]:
