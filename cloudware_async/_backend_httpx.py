@@ -8,9 +8,11 @@ Rule 2: nothing may be left over on a connection after an answer; else it is dis
 from __future__ import annotations
 
 import functools
+import os
 import selectors
 import ssl
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -118,6 +120,10 @@ class Network:
         if self.origin.scheme == "http" and not (self._proxy or "").startswith("https:"):
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
+            named = os.environ.get("SSL_CERT_FILE")
+            if named:
+                # httpx 0.27 passes over one that is not there
+                Path(named).stat()
             return httpx.create_ssl_context()
         except OSError as error:
             reason = error.strerror or type(error).__name__

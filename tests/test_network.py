@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.util
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -398,10 +398,6 @@ class Socks:
             thread.join(PATIENCE)
 
 
-needs_socksio = pytest.mark.skipif(importlib.util.find_spec("socksio") is None, reason="httpx[socks] is not installed")
-
-
-@needs_socksio
 async def test_a_socks_proxy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests go through SOCKS, which is given the name and not an address, over one kept connection."""
     proxy = Socks()
@@ -415,7 +411,6 @@ async def test_a_socks_proxy(world: World, monkeypatch: pytest.MonkeyPatch) -> N
         assert 1 == server.connections
 
 
-@needs_socksio
 async def test_a_socks_proxy_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds a send up no longer than its timeout."""
     with FaultServer(Script(then=(ReadSome(1), Hang()))) as server:
@@ -425,9 +420,9 @@ async def test_a_socks_proxy_that_hangs(world: World, monkeypatch: pytest.Monkey
                 await cloudware.send(TO, "Hello")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="httpx[socks] is installed")
 async def test_socks_without_its_package(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SOCKS proxy that httpx has no package for is a wrong setting, and is said as one."""
+    monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigurationError):
         async with world.make(TOKEN, base_url="http://127.0.0.1:1/v1") as cloudware:
