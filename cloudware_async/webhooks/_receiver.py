@@ -92,6 +92,7 @@ class Receiver:
         # a thread or a task that a child process does not have
         self._worker = None
         self._task: object = None
+        self._thread: threading.Thread | None = None
 
     async def receive(self, method: str, path: str, headers: Headers, body: bytes | AsyncIterable[bytes]) -> int:
         """Take one request and give the status to answer with; never raises an `Exception` of its own.
@@ -157,6 +158,8 @@ class Receiver:
         if worker is not None:
             worker.stop()
             worker.ended.wait()
+        if self._thread is not None:
+            self._thread.join()
         self._store.close()
 
     async def __aenter__(self) -> Self:
@@ -175,7 +178,8 @@ class Receiver:
             if self._worker is None or self._worker.ended.is_set():
                 self._worker = worker = Worker(store, self._handler)
                 if not on_loop:
-                    threading.Thread(target=anyio.run, args=(worker.run,), name="cloudware-webhooks").start()
+                    self._thread = threading.Thread(target=anyio.run, args=(worker.run,), name="cloudware-webhooks")
+                    self._thread.start()
                 elif _is_on_asyncio():
                     # kept, for the loop keeps none
                     self._task = asyncio.get_running_loop().create_task(worker.run(), name="cloudware-webhooks")
