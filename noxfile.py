@@ -33,7 +33,7 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 GROUPS = nox.project.load_toml("pyproject.toml")
-EXTRAS = ".[aiohttp,cli,sandbox]"
+EXTRAS = ".[aiohttp,cli,django,fastapi,postgresql,sandbox]"
 # what is the same on every Python, and long, runs on one; the matrix of users' clients in a session of its own
 FULL = ("-m", "not users_client")
 BRIEF = ("-m", "not exhaustive and not users_client")
@@ -90,6 +90,13 @@ def peers(session: nox.Session) -> None:
     """Run the same faults through other vendors' SDKs, and write the table for the docs."""
     session.install("-e", ".", "twilio", "telnyx", "vonage", "trustme")
     session.run("python", "benchmarks/peers.py", "docs")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against other SDKs and the floors, and write the page; `-- --short` compares with what is committed."""
+    install(session, "bench", "-e", ".[aiohttp]")
+    session.run("python", "benchmarks/speed/run.py", *session.posargs)
 
 
 @nox.session

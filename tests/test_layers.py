@@ -176,7 +176,7 @@ def test_importing_loads_no_wing():
         "django",
         "fastapi",
         "flask",
-        "platformdirs",
+        "psycopg",
         "rich",
         "sqlite3",
         "starlette",

@@ -28,7 +28,7 @@ REPEATED = 0.3  # of all messages, up to three times more
 CONNECTIONS = 50
 KILLS = 20
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -561,7 +561,7 @@ def test_imports_nothing_that_is_not_needed(module: str, banned: list[str]) -> N
         (
             "import cloudware_async.webhooks; cloudware_async.webhooks.PostgreSQLStore('')",
             "psycopg",
-            "webhooks-postgresql",
+            "postgresql",
         ),
     ],
 )

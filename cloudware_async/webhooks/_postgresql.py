@@ -81,7 +81,7 @@ class PostgreSQLStore:
 
     Raises:
         ConfigurationError: `conninfo` is no connection string, or `horizon` is no number of seconds above zero.
-        ImportError: psycopg is not installed; the extra `webhooks-postgresql` brings it.
+        ImportError: psycopg is not installed; the extra `postgresql` brings it.
     """
 
     def __init__(self, conninfo: str, *, horizon: float = HORIZON) -> None:
@@ -354,7 +354,7 @@ def _read_conninfo(conninfo: object) -> dict[str, Any]:
         import psycopg.conninfo
     except ImportError as error:
         raise ImportError(
-            "PostgreSQLStore needs psycopg: pip install 'cloudware-async[webhooks-postgresql]'", name=error.name
+            "PostgreSQLStore needs psycopg: pip install 'cloudware-async[postgresql]'", name=error.name
         ) from error
     if isinstance(conninfo, str):
         try:
