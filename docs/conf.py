@@ -31,6 +31,9 @@ napoleon_use_ivar = True
 # "Returns:" is prose here, and a colon in it ends no type
 napoleon_use_rtype = False
 
+# described without being installed
+autodoc_mock_imports = ["django", "fastapi"]
+
 # `from_` keeps its underscore
 strip_signature_backslash = True
 

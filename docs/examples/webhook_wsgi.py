@@ -1,0 +1,22 @@
+"""Receive texts with nothing but waitress: `pip install waitress`."""
+
+import os
+
+import waitress
+
+from cloudware_async import Message
+from cloudware_async.webhooks import Receiver, SQLiteStore
+from cloudware_async.webhooks.wsgi import WebhookApp
+
+
+def handle(sms: Message) -> None:
+    """Called once for each text."""
+    print(sms.from_, sms.message, flush=True)
+
+
+receiver = Receiver(handle, secret=os.environ["WEBHOOK_SECRET"], store=SQLiteStore("webhooks.db"))
+app = WebhookApp(receiver)
+
+if __name__ == "__main__":
+    receiver.start()
+    waitress.serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))
