@@ -1,8 +1,4 @@
-"""The command, through its front door: a process of its own, its streams and its exit status.
-
-Rule 1: every run is checked for the token, which stands in none of its output (`Ended`).
-Rule 2: warnings are errors in the command's process too.
-"""
+"""The command, through its front door; `command.py` runs it."""
 
 from __future__ import annotations
 
@@ -15,12 +11,29 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 import pytest
-from attrs import frozen
+from command import (
+    COMMAND,
+    DONE,
+    FAILED,
+    MISUSED,
+    NUMBER,
+    PATIENCE,
+    TOKEN,
+    UNKNOWN,
+    Ended,
+    at,
+    environment,
+    finish,
+    needs_posix,
+    read_exports,
+    run,
+    run_python,
+    start,
+)
 from fault_server import Answer, Drop, FaultServer, Hang, ReadRequest, Script, listing
 from rich.cells import cell_len
 
@@ -28,85 +41,6 @@ from cloudware_async import Cloudware, Message
 from cloudware_async.cli import main
 from cloudware_async.cli._demo_texts import INBOUND, TEXTS
 from cloudware_async.sandbox import Sandbox
-
-TOKEN = "tok-6cb1f0-Secret"
-NUMBER = "2348012345678"
-COMMAND = (sys.executable, "-W", "error", "-m", "cloudware_async.cli")
-# seconds; only a hang reaches it
-PATIENCE = 60.0
-
-DONE, FAILED, MISUSED, UNKNOWN = 0, 1, 2, 3
-
-needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals, terminals and closed pipes as POSIX has them")
-
-
-@frozen
-class Ended:
-    """A run that has ended."""
-
-    status: int
-    output: str
-    errors: str
-
-    def __attrs_post_init__(self):
-        assert TOKEN not in self.output + self.errors
-        assert "Traceback" not in self.errors
-
-    @property
-    def line(self) -> str:
-        """What was said on stderr: one line of the command's own."""
-        (line,) = self.errors.splitlines()
-        assert line.startswith("cloudware: ")
-        return line.removeprefix("cloudware: ")
-
-
-def environment(**settings: str) -> dict[str, str]:
-    drawn = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
-    return {name: value for name, value in os.environ.items() if name not in drawn} | settings
-
-
-def start(*arguments: str | bytes, command=COMMAND, stdout=subprocess.PIPE, **settings: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*command, *arguments],
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> Ended:
-    with process:
-        try:
-            output, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    return Ended(process.returncode, output or "", errors)
-
-
-def run(*arguments: str | bytes, **options) -> Ended:
-    return finish(start(*arguments, **options))
-
-
-def run_python(code: str, *arguments: str, **settings: str) -> Ended:
-    """Run the command in a process in which something is changed first."""
-    code = f"import sys\n{code}\nfrom cloudware_async.cli import main\nsys.exit(main())"
-    return run(*arguments, command=(sys.executable, "-W", "error", "-c", code), **settings)
-
-
-def at(server: Sandbox | FaultServer, token: str = TOKEN) -> dict[str, str]:
-    """The settings that lead the command there."""
-    return {"CLOUDWARE_ACCESS_TOKEN": token, "CLOUDWARE_BASE_URL": server.base_url}
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Where the tests run in the background SIGINT is ignored, and a child would inherit that."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture
@@ -572,15 +506,7 @@ def test_interrupted_loop():
     """Ctrl-C ends a shell's loop of sends too: the next round does not begin."""
     with FaultServer(Script(then=(ReadRequest(), Hang()))) as server:
         loop = 'for text in one two; do "$@" "$text"; done; echo went on'
-        process = subprocess.Popen(
-            ["bash", "-c", loop, "bash", *COMMAND, "send", NUMBER],
-            env=environment(**at(server)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start("send", NUMBER, command=("bash", "-c", loop, "bash", *COMMAND), **at(server))
         assert server.wait_for(1, PATIENCE)
         os.killpg(process.pid, signal.SIGINT)
         ended = finish(process)
@@ -593,24 +519,12 @@ def test_interrupted_loop():
 
 # ---------------------------------------------------------------- sandbox
 
-EXPORTS = re.compile(r"^export (CLOUDWARE_\w+)=(\S+)$", re.MULTILINE)
-
-
-def read_exports(process: subprocess.Popen[str]) -> dict[str, str]:
-    """The settings that a starting sandbox prints."""
-    said = ""
-    while len(EXPORTS.findall(said)) < 2:
-        line = process.stdout.readline()
-        assert line, f"it ended: {process.stderr.read()}"
-        said += line
-    return dict(EXPORTS.findall(said))
-
 
 @needs_posix
 def test_sandbox_command():
     """A sandbox prints what to export; with that the other commands work; and Ctrl-C ends it quietly, with status 0."""
     process = start("sandbox")
-    settings = read_exports(process)
+    settings = read_exports(process, 2)
     sent = run("send", NUMBER, "Hello", **settings)
     listed = run("messages", "--json", **settings)
     process.send_signal(signal.SIGINT)
@@ -628,7 +542,7 @@ def test_sandbox_options(tmp_path, sandbox):
     token = "it's$mine"
     for expected in (1, 2):
         process = start("sandbox", "--port", str(port), "--token", token, "--database", str(tmp_path / "texts.db"))
-        settings = read_exports(process)
+        settings = read_exports(process, 2)
         with Cloudware(token, base_url=f"http://127.0.0.1:{port}/v1") as cloudware:
             cloudware.send(NUMBER, "Hello")
             assert expected == len(list(cloudware.messages()))
@@ -645,7 +559,7 @@ def test_sandbox_port_in_use(sandbox):
     ended = run("sandbox", "--port", port)
 
     assert (FAILED, "") == (ended.status, ended.output)
-    assert ended.line.startswith(f"cannot listen on port {port}: {os.strerror(errno.EADDRINUSE)}")
+    assert f"cannot listen on port {port}: {os.strerror(errno.EADDRINUSE)}" == ended.line
 
 
 @pytest.mark.parametrize("database", ["no-such-folder/texts.db", ".", "other.txt"])

@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import Cloudware, CloudwareError, PaginationError
-from cloudware_async.cli._ending import Ending, Status, describe_bug
+from cloudware_async.cli._ending import Ending, Status, describe_bug, describe_port
 from cloudware_async.cli._listing import escape, show, to_json
+from cloudware_async.cli._webhook import webhook
 
 if TYPE_CHECKING:
     from cloudware_async.sandbox import Sandbox
@@ -55,6 +56,7 @@ app = App(
     # an interrupted command has something to say (`_ending`)
     suppress_keyboard_interrupt=False,
 )
+app.command(webhook)
 console = Console(highlight=False, markup=False, emoji=False)
 
 BaseUrl = Annotated[str | None, Parameter(name="--base-url")]
@@ -204,7 +206,7 @@ def sandbox(
     except CloudwareError:
         raise
     except OSError as error:
-        raise Ending(f"cannot listen on port {port}: {error.strerror}", Status.FAILED) from None
+        raise describe_port(port, error) from None
     except sqlite3.Error as error:
         raise Ending(f"the database cannot be used: {error}", Status.FAILED) from None
     except ValueError as error:

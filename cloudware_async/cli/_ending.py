@@ -93,6 +93,12 @@ def describe_bug(error: Exception) -> str:
     return f"unexpected {type(error).__name__} at {place.filename}:{place.lineno}: please report this"
 
 
+def describe_port(port: int, error: OSError) -> Ending:
+    """Say that a port cannot be listened on; the exception's own words repeat the address."""
+    reason = type(error).__name__ if error.errno is None else os.strerror(error.errno)
+    return Ending(f"cannot listen on port {port}: {reason}", Status.FAILED)
+
+
 def _tell(line: str) -> None:
     print(f"cloudware: {line}", file=sys.stderr)  # noqa: T201 (a command tells by printing)
 
