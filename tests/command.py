@@ -52,8 +52,9 @@ class Ended:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    drawn = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
-    return {name: value for name, value in os.environ.items() if name not in drawn} | settings
+    """The environment, without what changes how a command draws or writes."""
+    changing = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
+    return {name: value for name, value in os.environ.items() if name not in changing} | settings
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import Cloudware, CloudwareError, PaginationError
-from cloudware_async.cli._ending import Ending, Status, describe_bug, describe_port
+from cloudware_async.cli._ending import Ending, Status, describe_bug, describe_port, drop_output
 from cloudware_async.cli._listing import escape, show, to_json
 from cloudware_async.cli._webhook import webhook
 
@@ -234,6 +234,7 @@ def _send(via: Literal["send", "queue"], to: str, message: str, from_: str | Non
     try:
         print(line, flush=True)  # noqa: T201 (rich would end a closed pipe with 1, and 1 says that nothing was sent)
     except OSError:
+        drop_output()
         raise Ending(f"the text was accepted, but this could not be printed: {line}", Status.UNKNOWN) from None
 
 

@@ -78,10 +78,10 @@ def ending_of(error: Exception) -> Ending:
             return Ending(str(error), Status.FAILED)
         case BrokenPipeError():
             # whoever read the output has enough
-            _drop_output()
+            drop_output()
             return Ending("", Status.FAILED)
         case OSError():
-            _drop_output()
+            drop_output()
             return Ending(f"the system refused: {error.strerror or type(error).__name__}", Status.FAILED)
         case _:
             return Ending(describe_bug(error), Status.FAILED)
@@ -99,13 +99,13 @@ def describe_port(port: int, error: OSError) -> Ending:
     return Ending(f"cannot listen on port {port}: {reason}", Status.FAILED)
 
 
+def drop_output() -> None:
+    """Give up what could not be printed: Python would try it again on exit, and fail with words of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _tell(line: str) -> None:
     print(f"cloudware: {line}", file=sys.stderr)  # noqa: T201 (a command tells by printing)
-
-
-def _drop_output() -> None:
-    # what is still in the buffer would be tried again on exit, and fail with a message of Python's own
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_interrupted() -> None:
