@@ -397,7 +397,8 @@ while True:
     taken += [each.key.decode() for each in more]
     for each in more:
         store.finish(each.key)
-print(*taken, sep="\\n")
+for key in taken:
+    print(key)
 """
 
 
