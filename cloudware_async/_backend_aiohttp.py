@@ -20,7 +20,6 @@ from multidict import CIMultiDict
 from cloudware_async._backend_async import AsyncEffects, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
-    GRACE,
     Attempt,
     Collector,
     classify,
@@ -54,7 +53,7 @@ class AiohttpBackend(AsyncEffects):
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with anyio.move_on_after(attempt.left() + GRACE):
+        with anyio.move_on_after(attempt.left()):
             try:
                 outcome = await self._exchange(request, attempt)
             except Exception as error:  # noqa: BLE001 (every kind is classified)
@@ -62,7 +61,6 @@ class AiohttpBackend(AsyncEffects):
         return outcome
 
     async def _exchange(self, request: Request, attempt: Attempt) -> Answer:
-        left = max(0.001, attempt.left())
         collector = Collector(request.max_body)
         async with self._session.request(
             request.method,
@@ -72,7 +70,8 @@ class AiohttpBackend(AsyncEffects):
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(connect=left, sock_connect=attempt.connect_first(), sock_read=left),
+            # reading is bounded from outside
+            timeout=aiohttp.ClientTimeout(connect=attempt.left_to_write(), sock_connect=attempt.left_to_connect()),
         ) as response:
             while chunk := await response.content.readany():
                 if not collector.add(chunk):

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin
 
-# seconds after a request's own timeouts until a user's client is cut off, so that the kind of the timeout is known
-GRACE = 0.2
-
 # seconds
 _LONGEST = 1e6
 
@@ -57,9 +54,13 @@ class Attempt:
     def connect_left(self) -> float:
         return max(0.001, min(self.connect_timeout, self.left()))
 
-    def connect_first(self) -> float:
-        """Give a connect timeout that ends before the call does, so that what it ends is known not to be sent."""
-        return max(0.001, min(self.connect_timeout, 0.9 * self.left()))
+    def left_to_write(self) -> float:
+        """Give a time that ends before the call does: what it ends is known not to be sent."""
+        return max(0.001, 0.9 * self.left())
+
+    def left_to_connect(self) -> float:
+        """Give a connect timeout that does the same."""
+        return min(self.connect_timeout, self.left_to_write())
 
     def note_write(self, data: bytes) -> None:
         # a proxy's CONNECT goes ahead of the request and is no part of it

@@ -42,8 +42,8 @@ _PREPARED = 64
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-def timeouts(connect: float, rest: float | None) -> dict[str, dict[str, float | None]]:
-    return {"timeout": {"connect": connect, "read": rest, "write": rest, "pool": rest}}
+def timeouts(connect: float, pool: float | None, rest: float | None) -> dict[str, dict[str, float | None]]:
+    return {"timeout": {"connect": connect, "pool": pool, "read": rest, "write": rest}}
 
 
 def make_answer(response: Any, chunks: list[bytes], *, is_whole: bool) -> Answer:
@@ -145,7 +145,7 @@ class Network:
             url = httpx.URL(f"{self.origin}{request.target}")
             if request.is_send:
                 self._urls[request.target] = url
-        extensions = timeouts(attempt.connect_left(), None)
+        extensions = timeouts(attempt.connect_left(), None, None)
         return httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
 
 
@@ -192,7 +192,7 @@ def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
         f"{request.origin}{request.target}",
         headers=make_headers(request.origin, request.token, is_send=request.is_send),
         content=request.body,
-        extensions=timeouts(attempt.connect_first(), max(0.001, attempt.left())),
+        extensions=timeouts(attempt.left_to_connect(), attempt.left_to_write(), max(0.001, attempt.left())),
     )
     url_class: Any = type(built.url)
     built.url = _quiet_class(url_class)(built.url)

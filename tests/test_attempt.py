@@ -134,14 +134,14 @@ def test_time_is_what_is_left():
     made = attempt(left=100.0)
     assert 99 < made.left() <= 100
     assert 5.0 == made.connect_left()
-    assert 5.0 == made.connect_first()
+    assert 5.0 == made.left_to_connect()
     short = attempt(left=2.0)
     assert 1.9 < short.connect_left() <= 2.0
-    assert 1.7 < short.connect_first() <= 1.8
+    assert 1.7 < short.left_to_connect() <= 1.8
     over = attempt(left=-1.0)
     assert over.left() < 0
     assert 0.001 == over.connect_left()
-    assert 0.001 == over.connect_first()
+    assert 0.001 == over.left_to_connect()
     assert attempt(left=1e300).left() <= 1e6
 
 

@@ -145,6 +145,8 @@ async def test_a_fault_through_a_users_blocking_client_ends_the_same(
 
 @pytest.mark.users_client
 @pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+# where an answer comes before the request is written, aiohttp leaves the rest of it to the garbage collector
+@pytest.mark.filterwarnings("ignore:.*<socket.socket|.*_SelectorTransport:pytest.PytestUnraisableExceptionWarning")
 @each_fault
 async def test_a_fault_through_aiohttp_ends_the_same(world: World, fault: Fault, trusted: Certificates) -> None:
     """Through an aiohttp session of the user's the table holds as well."""
@@ -165,13 +167,19 @@ ALSO_UNKNOWN_THROUGH_AIOHTTP = (
 ALSO_ACCEPTED_THROUGH_AIOHTTP = ("framing-no-length-reset",)
 
 
-def through(setup: Setup, fault: Fault, verdict: Verdict) -> Verdict:
+# the server works as hard as the client, and both share this process's one lock: each call is made alone
+FLOODS = ("interim-endless-and-fast", "garbage-endless")
+
+
+def through(setup: Setup, fault: Fault, kind: str, verdict: Verdict) -> Verdict:
     if not setup.is_own and fault.name in {"door-full", "tls-accept-hang"}:
         # its connect timeout ends a little before the call: there is time for one more attempt, which may get through
         return evolve(verdict, also=("accepted", "unknown"), most_requests=1)
     if setup.library is aiohttp and fault.name.startswith(ALSO_UNKNOWN_THROUGH_AIOHTTP):
         errors = (*verdict.errors, "APIConnectionError", "APIStatusError")
-        return evolve(verdict, errors=errors, also=(*verdict.also, "unknown", "failed"))
+        # a page whose connection broke is asked for again
+        also = ("failed", "accepted") if kind == "listing" else ("unknown", "failed")
+        return evolve(verdict, errors=errors, also=(*verdict.also, *also))
     if setup.library is aiohttp and fault.name.startswith(ALSO_ACCEPTED_THROUGH_AIOHTTP):
         return evolve(verdict, also=(*verdict.also, "accepted"))
     return verdict
@@ -185,11 +193,15 @@ async def run_all(setup: Setup, fault: Fault, certificates: Certificates) -> Non
         "listing": (fault.listing, fault.listing_script),
     }
     jobs = [
-        functools.partial(run, setup, fault, kind, through(setup, fault, verdict), script, certificates)
+        functools.partial(run, setup, fault, kind, through(setup, fault, kind, verdict), script, certificates)
         for kind, (verdict, script) in calls.items()
         if verdict is not None
     ]
-    assert [] == [complaint for found in await setup.world.together(*jobs) for complaint in found]
+    if fault.name in FLOODS:
+        found = [await job() for job in jobs]
+    else:
+        found = await setup.world.together(*jobs)
+    assert [] == [complaint for each in found for complaint in each]
 
 
 async def run(
@@ -211,7 +223,9 @@ async def run(
                 return STRAY if STRAY in found else None
 
             if fault.warm_up:
-                await send()
+                # bytes after its answer may spoil it for a library that is not ours
+                warmed = await timed(send)
+                assert warmed.error is None or not setup.is_own
                 server.wait_until_settled()
             before = len(server.posts)
             ended = await timed({"send": send, "queue": queue, "listing": listing}[kind])
