@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from cloudware_async._backend_async import AsyncEffects, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
+    GRACE,
     Attempt,
     Collector,
     classify,
@@ -53,7 +54,7 @@ class AiohttpBackend(AsyncEffects):
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with anyio.move_on_after(attempt.left()):
+        with anyio.move_on_after(attempt.left() + GRACE):
             try:
                 outcome = await self._exchange(request, attempt)
             except Exception as error:  # noqa: BLE001 (every kind is classified)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin
 
+# seconds after its deadline until a user's client is cut off, so that what ends in the last moment ends by itself
+GRACE = 0.05
+
 # seconds
 _LONGEST = 1e6
 

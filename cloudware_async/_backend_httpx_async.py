@@ -20,7 +20,7 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from cloudware_async._backend_async import AsyncEffects, running_loop
-from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify, forget_nothing
+from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, forget_nothing
 from cloudware_async._backend_httpx import (
     READ_SIZE,
     Network,
@@ -264,7 +264,7 @@ class _AsyncBorrowed(AsyncEffects):
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with anyio.move_on_after(attempt.left()):
+        with anyio.move_on_after(attempt.left() + GRACE):
             try:
                 outcome = await self._exchange(request, attempt)
             except Exception as error:  # noqa: BLE001 (every kind is classified)

@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "anyio_backend" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("worlds")
         assert mark is None or mark.kwargs["reason"], "say why a test does not run in every world"
-        names = ["asyncio", "trio", "blocking"] if "world" in metafunc.fixturenames else ["asyncio", "trio"]
+        names = [*WORLDS] if "world" in metafunc.fixturenames else ["asyncio", "trio"]
         metafunc.parametrize("anyio_backend", names if mark is None else mark.args, indirect=True)
 
 
@@ -52,13 +52,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The event loop that anyio's plugin makes; none, which is the empty string, where the world is blocking."""
-    return "" if request.param == "blocking" else request.param
+    return {"blocking": "", "aiohttp": "asyncio"}.get(request.param, request.param)
 
 
 @pytest.fixture
-def world(anyio_backend: str) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, anyio_backend: str) -> Iterator[World]:
     """Where the test runs; and when it has ended, no thread of the package's is left."""
-    yield WORLDS[anyio_backend or "blocking"]
+    yield WORLDS[request.node.callspec.params["anyio_backend"]]
     threads = client_threads()
     for thread in threads:
         thread.join(PATIENCE)

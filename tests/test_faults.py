@@ -20,7 +20,7 @@ import pytest
 from attrs import evolve, frozen
 from fault_server import Certificates, FaultServer, Script
 from faults import FAULTS, MAX_ATTEMPTS, STRAY, TIMEOUT, Fault, Verdict
-from worlds import GRACE, World
+from worlds import GRACE, OWN, World
 
 from cloudware_async import CloudwareError, RetryPolicy
 
@@ -111,6 +111,7 @@ TRICKLES = ("slow", "tls-slow", "kept-alive-tls-slow", "interim-", "framing-byte
 
 
 @pytest.mark.exhaustive
+@pytest.mark.worlds(*OWN, reason="a user's session of aiohttp has a test of its own")
 @each_fault
 async def test_a_fault_ends_as_the_table_says(world: World, fault: Fault, trusted: Certificates) -> None:
     """Every call ends truthfully and in time and repeats nothing that may have gone out; the next send is clean."""

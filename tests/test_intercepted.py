@@ -12,9 +12,11 @@ import httpx
 import pytest
 import respx
 from pytest_httpx import HTTPXMock
-from worlds import TOKEN, World, gather
+from worlds import OWN, TOKEN, World, gather
 
 from cloudware_async import APIConnectionError, APITimeoutError, AuthenticationError, RateLimitError
+
+pytestmark = pytest.mark.worlds(*OWN, reason="what is intercepted is httpx")
 
 BASE = "https://api.cloudware.chat/v1"
 TO = "2348012345678"

@@ -870,8 +870,9 @@ async def test_unreadable_page(world: World, how: str, page: bytes) -> None:
 # ----------------------------------------------------------------------------------------------------
 # Walks that break
 
+CLOSED: Act = (ReadRequest(), Close())
 BREAKS: dict[str, tuple[Act, type[CloudwareError]]] = {
-    "closed": ((ReadRequest(), Close()), APIConnectionError),
+    "closed": (CLOSED, APIConnectionError),
     "reset in the body": ((ReadRequest(), Send(page_of([message(1)])[:-5]), Reset()), APIConnectionError),
     "hang": (HANG, APITimeoutError),
     "500": (FAIL, ServerError),
@@ -885,7 +886,9 @@ BREAKS: dict[str, tuple[Act, type[CloudwareError]]] = {
 async def test_broken_walk(world: World, act: Act, kind: type[CloudwareError], broken: int, how: str) -> None:
     """A walk that breaks at any page has handed out all before it, and goes on by the error's cursor without a gap."""
     acts = tuple((ReadRequest(), Reply(book().answer)) for _ in range(broken))
-    with book().serve(*acts, act) as server:
+    # aiohttp asks once more by itself
+    strikes = 2 if world.name == "aiohttp" and act == CLOSED else 1
+    with book().serve(*acts, *[act] * strikes) as server:
         timeout = 0.2 if kind is APITimeoutError else PATIENCE
         async with world.client(server, retry=None, timeout=timeout) as cloudware:
             pager = cloudware.messages()

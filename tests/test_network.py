@@ -33,7 +33,7 @@ from fault_server import (
     answer,
     receipt,
 )
-from worlds import GRACE, QUICK, TOKEN, Book, Reply, World, gather, ids, numbers, within
+from worlds import GRACE, OWN, QUICK, TOKEN, Book, Reply, World, gather, ids, numbers, within
 
 from cloudware_async import (
     APIConnectionError,
@@ -43,6 +43,8 @@ from cloudware_async import (
     ConfigurationError,
     _backend_httpx,
 )
+
+pytestmark = pytest.mark.worlds(*OWN, reason="how a session of aiohttp's connects is its user's affair")
 
 TO = "2348012345678"
 

@@ -1,5 +1,7 @@
 """One body, three worlds: what lets one `async def` test run on asyncio, on trio and blocking.
 
+A fourth is asyncio again, through a session of aiohttp's: its backend is another, and the behaviour must be the same.
+
 Rule 1. A test takes the fixture `world` and writes `await cloudware.send(…)`, `async for sms in cloudware.messages()`,
         `async with pager.read_ahead()`. Where `world` is blocking, the client is a thin adapter round `Cloudware` whose
         coroutines never suspend, and the body is driven as the package drives its own.
@@ -20,6 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import anyio
 import anyio.to_thread
 import httpx
@@ -148,11 +151,33 @@ def _next(iterator: Iterator[T]) -> T:
 # The worlds
 
 
+class ThroughAiohttp(AsyncCloudware):
+    """The async client through a session, which it ends, so that no test has to."""
+
+    _session: aiohttp.ClientSession | None = None
+
+    def __init__(self, *arguments: Any, http_client: Any = None, max_connections: int = 100, **options: Any) -> None:
+        if http_client is None:
+            limit = max_connections if isinstance(max_connections, int) else 100
+            http_client = self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit))
+        super().__init__(*arguments, http_client=http_client, max_connections=max_connections, **options)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    def __del__(self) -> None:
+        # a test that only makes a client closes none; what is still connected complains all the same
+        if self._session is not None:
+            self._session.detach()
+
+
 @frozen
 class World:
     """Where a test body runs, and how it does there what differs."""
 
-    name: Literal["asyncio", "trio", "blocking"]
+    name: Literal["asyncio", "trio", "blocking", "aiohttp"]
 
     @property
     def is_blocking(self) -> bool:
@@ -162,6 +187,8 @@ class World:
         """A client made as a user makes it: nothing is set that is not given."""
         if self.is_blocking:
             return BlockingClient(Cloudware(*arguments, **options))
+        if self.name == "aiohttp":
+            return ThroughAiohttp(*arguments, **options)
         return AsyncCloudware(*arguments, **options)
 
     def client(self, server: FaultServer | None = None, **options: Any) -> Any:
@@ -263,7 +290,9 @@ class ThreadCrew:
 
 Crew = TaskCrew | ThreadCrew
 
-WORLDS = {name: World(name) for name in ("asyncio", "trio", "blocking")}
+WORLDS = {name: World(name) for name in ("asyncio", "trio", "blocking", "aiohttp")}
+# those in which the connections are the package's
+OWN = ("asyncio", "trio", "blocking")
 
 
 @contextlib.contextmanager
