@@ -34,9 +34,10 @@ os.environ["PATH"] = os.pathsep.join(
 
 GROUPS = nox.project.load_toml("pyproject.toml")
 EXTRAS = ".[aiohttp,cli,django,fastapi,postgresql,sandbox]"
-# what is the same on every Python, and long, runs on one; the matrix of users' clients in a session of its own
-FULL = ("-m", "not users_client")
-BRIEF = ("-m", "not exhaustive and not users_client")
+# two to a core: most of a test is waiting
+WORKERS = ("-n", str(2 * (os.cpu_count() or 1)))
+# what is the same on every Python, and long, runs on one
+BRIEF = ("-m", "not exhaustive")
 
 
 def install(session: nox.Session, group: str, *more: str) -> None:
@@ -49,14 +50,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every Python found, the long ones on this one; then once on the oldest httpx."""
     session.notify("httpx027")
     install(session, "test", "-e", EXTRAS)
-    session.run("pytest", "-n", "auto", *(FULL if session.python == THIS_PYTHON else BRIEF), *session.posargs)
-
-
-@nox.session
-def matrix(session: nox.Session) -> None:
-    """Run the fault matrix through httpx, httpx2 and aiohttp clients of the user's; no part of CI."""
-    install(session, "test", "-e", EXTRAS)
-    session.run("pytest", "-n", "auto", "-m", "users_client", *session.posargs)
+    session.run("pytest", *WORKERS, *(() if session.python == THIS_PYTHON else BRIEF), *session.posargs)
 
 
 @nox.session
@@ -64,7 +58,7 @@ def httpx027(session: nox.Session) -> None:
     """Run the tests on httpx 0.27, the oldest that is supported."""
     # each pytest-httpx is made for one httpx; named here, or resolving goes astray among old ones
     install(session, "test", "-e", EXTRAS, "httpx==0.27.*", "pytest-httpx==0.34.*")
-    session.run("pytest", "-n", "auto", *BRIEF, *session.posargs)
+    session.run("pytest", *WORKERS, *BRIEF, *session.posargs)
 
 
 @nox.session
@@ -72,7 +66,7 @@ def coverage(session: nox.Session) -> None:
     """Measure lines and branches of the floors; below 100 % it fails."""
     install(session, "test", "-e", EXTRAS)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *WORKERS, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

@@ -25,7 +25,7 @@ from worlds import GRACE, OWN, World
 from cloudware_async import CloudwareError, RetryPolicy
 
 # Python forgets to close a socket that was reset before its handshake began
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+pytestmark = [pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")]
 
 POLICY = RetryPolicy(max_attempts=MAX_ATTEMPTS, base_delay=0.01, throttled_delay=0.01)
 TO = "2348012345678"
@@ -110,7 +110,6 @@ each_library = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx",
 TRICKLES = ("slow", "tls-slow", "kept-alive-tls-slow", "interim-", "framing-byte-by-byte")
 
 
-@pytest.mark.exhaustive
 @pytest.mark.worlds(*OWN, reason="a user's session of aiohttp has a test of its own")
 @each_fault
 async def test_a_fault_ends_as_the_table_says(world: World, fault: Fault, trusted: Certificates) -> None:
@@ -118,7 +117,6 @@ async def test_a_fault_ends_as_the_table_says(world: World, fault: Fault, truste
     await run_all(Setup(world), fault, trusted)
 
 
-@pytest.mark.users_client
 @pytest.mark.worlds("asyncio", "trio", reason="a blocking client of the user's has a test of its own")
 # httpx leaves its generators of a body to the garbage collector where reading stops at the cap, and trio says so
 @pytest.mark.filterwarnings("ignore:.*async_generator object:pytest.PytestUnraisableExceptionWarning")
@@ -131,7 +129,6 @@ async def test_a_fault_through_a_users_async_client_ends_the_same(
     await run_all(Setup(world, library), fault, trusted)
 
 
-@pytest.mark.users_client
 @pytest.mark.worlds("blocking", reason="an async client of the user's has a test of its own")
 @pytest.mark.parametrize(
     "fault", [fault for fault in FAULTS if not fault.name.startswith(TRICKLES)], ids=lambda fault: fault.name
@@ -144,7 +141,6 @@ async def test_a_fault_through_a_users_blocking_client_ends_the_same(
     await run_all(Setup(world, library), fault, trusted)
 
 
-@pytest.mark.users_client
 @pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
 # where an answer comes before the request is written, aiohttp leaves the rest of it to the garbage collector
 @pytest.mark.filterwarnings("ignore:.*<socket.socket|.*_SelectorTransport:pytest.PytestUnraisableExceptionWarning")

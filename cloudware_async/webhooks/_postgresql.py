@@ -11,6 +11,7 @@ Rule 4: a broken connection is made again, once a call: every call may be repeat
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -241,6 +242,7 @@ class PostgreSQLStore:
     def close(self) -> None:
         """Let go of every claim and of the connection. A later call opens it again."""
         with self._lock:
+            self._stand_up()
             self._disconnect()
             self._held.clear()
             self._seat = 0
@@ -306,6 +308,15 @@ class PostgreSQLStore:
                     )
                 self._seat = seat
                 return
+
+    def _stand_up(self) -> None:
+        """Leave the seat at once: the server notices an ended connection only a moment later."""
+        import psycopg
+
+        if self._connection is not None:
+            # a connection that is broken has left it already, or will
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute("SELECT pg_advisory_unlock_all()")
 
     def _free_if_dead(self, connection: Connection, seat: int) -> bool:
         """Free the claims of a seat if nobody sits there, within a transaction, which holds the seat till its end."""
