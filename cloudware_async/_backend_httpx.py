@@ -146,7 +146,9 @@ class Network:
             if request.is_send:
                 self._urls[request.target] = url
         extensions = timeouts(attempt.connect_left(), None, None)
-        return httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
+        built = httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
+        built.stream = _whole_class(httpx.ByteStream)(request.body or b"")
+        return built
 
 
 @functools.cache

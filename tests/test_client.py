@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
 import requests
@@ -73,6 +74,7 @@ from cloudware_async import (
     RateLimitError,
     RetryPolicy,
     ServerError,
+    _backend_httpx_async,
 )
 
 # ----------------------------------------------------------------------------------------------------
@@ -1156,6 +1158,22 @@ async def test_exception_in_the_block(world: World) -> None:
                 await cloudware.send(TO, "Hello")
                 raise LookupError("mine")
         assert await world.wait(server.wait_for_ended, 1)
+
+
+@pytest.mark.worlds("asyncio", "trio", reason="elsewhere httpx makes no generator of a body")
+async def test_a_failed_write_leaves_no_generator(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a write fails, no generator is left to the garbage collector, of which trio would complain."""
+
+    async def fail(_: object) -> None:
+        raise httpcore.WriteError
+
+    monkeypatch.setattr(_backend_httpx_async._AsyncStream, "_flush", fail)
+    with FaultServer() as server:
+        async with world.client(server, retry=None) as cloudware:
+            for call in (lambda: gather(cloudware.messages()), lambda: cloudware.send(TO, "Hello")):
+                with pytest.raises(APIConnectionError):
+                    await call()
+    gc.collect()
 
 
 @pytest.mark.worlds(*OWN, reason="closing a session is its user's affair")

@@ -350,15 +350,19 @@ def poll(ask: Callable[[], Any], wanted: Any) -> Any:
 
 
 def test_restart_takes_its_old_seat(make: Make) -> None:
-    """A store that is opened where another has closed frees at once what that one left behind."""
+    """A store that is opened where another was killed frees at once what that one left behind."""
     one = make()
     one.record(KEY, BODY)
     one.take(1)
-    # as if it had been killed: nothing is let go of but what the system lets go of
+    # nothing is let go of but what the system lets go of
     if isinstance(one, SQLiteStore):
         one._seat_lock.close()
     else:
+        session = one._connection.info.backend_pid
         one._connection.close()
+        with psycopg.connect(make.where, autocommit=True) as other:
+            count = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+            assert (0,) == poll(lambda: other.execute(count, (session,)).fetchone(), (0,))
     assert [KEY] == [each.key for each in make().take(1)]
 
 
