@@ -16,6 +16,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 
+# `:::{important}`: what is in it reads as prose where nothing renders it
+myst_enable_extensions = ["colon_fence"]
 # `#names` of headings can be linked to
 myst_heading_anchors = 3
 
