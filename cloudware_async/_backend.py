@@ -22,16 +22,15 @@ R = TypeVar("R")
 class Ahead(Protocol):
     """One coroutine at a time that runs while the caller does something else."""
 
-    async def open(self) -> None:
-        """Make ready; `close` must follow."""
-        ...
-
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Begin to run `work`; the one before it has been awaited with `result`."""
+        """Begin to run `work`; the one before it has been awaited with `result`, and `close` must follow."""
         ...
 
     async def result(self) -> Any:
-        """Wait for what was started: return what it returned or raise what it raised, as itself."""
+        """Wait for what was started: return what it returned or raise what it raised, as itself.
+
+        A wait that was interrupted may be taken up again.
+        """
         ...
 
     async def close(self) -> None:
@@ -46,8 +45,8 @@ class Backend(Protocol):
         """Give seconds that only grow."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; false, and sooner, if what this is part of was told to stop."""
         ...
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
@@ -67,8 +66,9 @@ class Backend(Protocol):
     ) -> None:
         """Run `work` on every item, at most `in_flight` at once, and `report` each result with its item's index.
 
-        What `items` or `report` raises leaves as itself, and from then on, or on cancellation or Ctrl-C,
-        nothing new starts.
+        What `items`, `work` or `report` raises leaves as itself, and from then on, or on cancellation or Ctrl-C,
+        nothing new starts: no item and no further attempt. What is under way ends and is reported, unless it is cut off
+        by a cancellation or a second Ctrl-C.
         """
         ...
 

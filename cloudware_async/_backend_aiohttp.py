@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -27,6 +28,7 @@ from cloudware_async._backend_attempt import (
     forget_nothing,
     make_headers,
 )
+from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import MEBIBYTE, Answer, Failure, FailureKind
 
@@ -54,7 +56,7 @@ class AiohttpBackend(AsyncEffects):
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with anyio.move_on_after(attempt.left() + GRACE):
+        with our_request(), anyio.move_on_after(attempt.left() + GRACE):
             try:
                 outcome = await self._exchange(request, attempt)
             except Exception as error:  # noqa: BLE001 (every kind is classified)
@@ -71,8 +73,10 @@ class AiohttpBackend(AsyncEffects):
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
-            # reading is bounded from outside
-            timeout=aiohttp.ClientTimeout(connect=attempt.left_to_write(), sock_connect=attempt.left_to_connect()),
+            # reading is bounded from outside, and nothing is rounded up to whole seconds
+            timeout=aiohttp.ClientTimeout(
+                connect=attempt.left_to_begin(), sock_connect=attempt.left_to_connect(), ceil_threshold=math.inf
+            ),
         ) as response:
             while chunk := await response.content.readany():
                 if not collector.add(chunk):

@@ -1,7 +1,8 @@
 """The effects on an event loop, asyncio or trio, that need no HTTP library.
 
 Rule 1: no exception group leaves here: what a callback or a background fetch raised leaves as itself.
-Rule 2: nothing is yielded from inside a task group (PEP 789); one that spans a block is entered and left by hand.
+Rule 2: no task group and no cancel scope spans a block of the user's (PEP 789): what runs beside it is a task of
+        its own, told to stop by hand.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -24,15 +26,38 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+# set when the bulk that a task works for takes nothing new
+_stopping: ContextVar[anyio.Event | None] = ContextVar("cloudware_stopping", default=None)
+# asyncio itself keeps only weak references to its tasks
+_tasks: set[asyncio.Task[None]] = set()
+
 
 def running_loop() -> object:
+    """Give what stands for the event loop that runs here.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         pass
-    if "trio" not in sys.modules:
-        raise ConfigurationError("there is no event loop: use Cloudware, the blocking client, or asyncio or trio")
-    return sys.modules["trio"].lowlevel.current_trio_token()
+    try:
+        return sys.modules["trio"].lowlevel.current_trio_token()
+    except (KeyError, RuntimeError):
+        pass
+    raise ConfigurationError("there is no event loop: use Cloudware, the blocking client, or asyncio or trio")
+
+
+def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run what raises nothing beside the caller, bound to no block of anybody's."""
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        task = loop.create_task(work(), name="cloudware-read-ahead")
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+    else:
+        sys.modules["trio"].lowlevel.spawn_system_task(work, name="cloudware-read-ahead")
 
 
 class AsyncEffects:
@@ -44,8 +69,14 @@ class AsyncEffects:
     def clock(self) -> float:
         return time.monotonic()
 
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+    async def sleep(self, seconds: float) -> bool:
+        stopping = _stopping.get()
+        if stopping is None:
+            await anyio.sleep(seconds)
+            return True
+        with anyio.move_on_after(seconds):
+            await stopping.wait()
+        return not stopping.is_set()
 
     def ahead(self) -> Ahead:
         return _AsyncAhead()
@@ -59,10 +90,12 @@ class AsyncEffects:
     ) -> None:
         numbered = enumerate(items)
         raised: list[BaseException] = []
+        stopping = anyio.Event()
         workers = 1
 
         async def worker() -> None:
             nonlocal workers
+            _stopping.set(stopping)
             try:
                 for index, item in numbered:
                     # one more for each item, so that there are never more than there is work
@@ -70,55 +103,64 @@ class AsyncEffects:
                         workers += 1
                         group.start_soon(worker)
                     await report(index, await work(item))
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001 (raised again below, as itself and not in a group)
+                    if raised:
+                        return
+            except BaseException as error:
+                # raised again below, as itself and not in a group
                 raised.append(error)
-                group.cancel_scope.cancel()
+                stopping.set()
+                if isinstance(error, anyio.get_cancelled_exc_class()):
+                    raise
+                if not isinstance(error, Exception):
+                    # whoever presses Ctrl-C does not want to wait
+                    group.cancel_scope.cancel()
 
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(worker)
         except* KeyboardInterrupt:
             # trio raises Ctrl-C in the task that waits for the others
-            raised.append(KeyboardInterrupt())
+            raised.insert(0, KeyboardInterrupt())
         if raised:
             raise raised[0]
 
 
 class _AsyncAhead:
     def __init__(self) -> None:
-        self._group = anyio.create_task_group()
-        self._done = anyio.Event()
-        self._outcome: tuple[Any, BaseException | None] = (None, None)
-
-    async def open(self) -> None:
-        await self._group.__aenter__()
+        self._fetch: _Fetch | None = None
 
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._done = anyio.Event()
-        self._group.start_soon(self._run, work)
-
-    async def _run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        try:
-            self._outcome = (await work(), None)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
-            self._outcome = (None, error)
-        self._done.set()
+        self._fetch = _Fetch(work)
+        spawn(self._fetch.run)
 
     async def result(self) -> Any:
-        await self._done.wait()
-        value, error = self._outcome
-        self._outcome = (None, None)
-        if error is not None:
-            raise error
-        return value
+        assert self._fetch is not None  # noqa: S101 (it was started)
+        await self._fetch.done.wait()
+        if self._fetch.error is not None:
+            raise self._fetch.error
+        return self._fetch.value
 
     async def close(self) -> None:
-        # the block's own exception is not handed to the group, which would wrap it, and a cancellation from outside
-        # does not take its place
-        self._group.cancel_scope.shield = True
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)
+        if self._fetch is not None:
+            self._fetch.scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._fetch.done.wait()
+
+
+class _Fetch:
+    """One run of what is fetched ahead."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self.scope = anyio.CancelScope()
+        self.done = anyio.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._work = work
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                self.value = await self._work()
+        except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
+            self.error = error
+        self.done.set()

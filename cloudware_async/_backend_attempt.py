@@ -2,7 +2,8 @@
 
 Rule 1: our own wrapper round a connection's stream is the only witness of whether a byte was written. Without it
         (a mock, a user's own client) the kind of the exception alone decides, and doubt is "written".
-Rule 2: an exception is known by its name, so no library has to be imported for it, httpx2 among them.
+Rule 2: an exception is known by its name, so no library has to be imported for it, httpx2 among them. Where one library
+        stands on another, the lowest is believed: it was there.
 Rule 3: after a fork the child makes connections of its own; a second event loop is refused in one sentence.
 """
 
@@ -38,12 +39,23 @@ _SECOND_LOOP = (
 class Attempt:
     """What our wrapper saw of one attempt, and how long it may take."""
 
-    __slots__ = ("begun", "connect_timeout", "deadline", "filled", "overflown", "reads", "watched", "written")
+    __slots__ = (
+        "begun",
+        "connect_deadline",
+        "connect_timeout",
+        "deadline",
+        "filled",
+        "overflown",
+        "reads",
+        "watched",
+        "written",
+    )
 
     def __init__(self, connect_timeout: float, deadline: float) -> None:
         self.connect_timeout = connect_timeout
         # the operating system takes no longer ones
         self.deadline = min(deadline, time.monotonic() + _LONGEST)
+        self.connect_deadline: float | None = None
         self.begun = False
         self.watched = False
         self.written = False
@@ -55,19 +67,23 @@ class Attempt:
         return self.deadline - time.monotonic()
 
     def connect_left(self) -> float:
-        return max(0.001, min(self.connect_timeout, self.left()))
+        """Give what is left for connecting, which begins at the first call."""
+        now = time.monotonic()
+        if self.connect_deadline is None:
+            self.connect_deadline = min(self.deadline, now + self.connect_timeout)
+        return max(0.001, self.connect_deadline - now)
 
-    def left_to_write(self) -> float:
-        """Give a time that ends before the call does: what it ends is known not to be sent."""
+    def left_to_begin(self) -> float:
+        """Give a time for what comes before the first byte, which ends before the call does: then nothing was sent."""
         return max(0.001, 0.9 * self.left())
 
     def left_to_connect(self) -> float:
         """Give a connect timeout that does the same."""
-        return min(self.connect_timeout, self.left_to_write())
+        return min(self.connect_timeout, self.left_to_begin())
 
     def note_write(self, data: bytes) -> None:
-        # a proxy's CONNECT goes ahead of the request and is no part of it
-        if not data.startswith(b"CONNECT "):
+        # a proxy is talked to ahead of the request, which is written in one go
+        if data.startswith((b"POST ", b"GET ")):
             self.written = True
             self.reads = 0
 
@@ -102,16 +118,33 @@ def classify(error: Exception, attempt: Attempt) -> Failure:
     """Say what an exception of an HTTP library means (rule 2).
 
     Raises:
-        AssertionError: a test double refused the request; that is said to the test as it is.
+        AssertionError: respx knows no such request; that is said to the test as it is.
     """
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and _library(error) == "respx":
         raise error
-    names = [parent.__name__ for parent in type(error).__mro__]
+    names = [parent.__name__ for parent in type(_find_lowest(error)).__mro__]
     kind = next((_KINDS[name] for name in names if name in _KINDS), FailureKind.BROKEN)
     root = _find_root(error)
     if kind is FailureKind.CONNECT and isinstance(root, ssl.SSLCertVerificationError):
         kind = FailureKind.CERTIFICATE
     return attempt.failure(kind, type(root).__name__)
+
+
+_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp")
+
+
+def _library(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _find_lowest(error: BaseException) -> BaseException:
+    """Find what the lowest HTTP library raised that others made something else of, perhaps wrongly."""
+    lowest, below = error, error.__cause__
+    while below is not None:
+        if _library(below) in _HTTP_LIBRARIES:
+            lowest = below
+        below = below.__cause__
+    return lowest
 
 
 def _find_root(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ Rule 2: a callback runs in the caller's own thread, so it needs no lock.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import queue
@@ -39,15 +40,11 @@ class Connected(Protocol):
         ...
 
 
-class Stopped(BaseException):
-    """Ends a thread of ours that was told to stop; it never reaches the user."""
-
-
 class Work:
     """What runs in threads of ours, and how it is stopped."""
 
     def __init__(self) -> None:
-        # nothing new starts: no attempt, no pause
+        # nothing new starts: no item, no further attempt
         self.stopping = threading.Event()
         # nothing goes on either
         self.cut = False
@@ -108,12 +105,12 @@ class BlockingEffects:
     def clock(self) -> float:
         return time.monotonic()
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> bool:
         work = current_work.get()
-        if work is None:
-            time.sleep(seconds)  # noqa: ASYNC251 (a blocking effect blocks)
-        elif work.stopping.wait(seconds):
-            raise Stopped
+        if work is not None:
+            return not work.stopping.wait(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 (a blocking effect blocks)
+        return True
 
     def ahead(self) -> Ahead:
         return _BlockingAhead()
@@ -131,8 +128,13 @@ class BlockingEffects:
         try:
             for index, item in enumerate(items):
                 await bulk.report_all(at_most_running=in_flight - 1)
-                executor.submit(bulk.run, index, work, item)
                 bulk.running += 1
+                begun = threading.Lock()
+                try:
+                    executor.submit(bulk.run, begun, index, work, item)
+                except RuntimeError:
+                    # no thread can be started any more: the interpreter ends
+                    contextvars.copy_context().run(bulk.run, begun, index, work, item)
             await bulk.report_all(at_most_running=0)
         except BaseException:
             bulk.work.stopping.set()
@@ -155,10 +157,14 @@ class _Bulk:
         self.work = Work()
         self.running = 0
         self._report = report
-        self._report_failed = False
         self._ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
 
-    def run(self, index: int, work: Callable[[Any], Coroutine[Any, Any, Any]], item: Any) -> None:
+    def run(
+        self, begun: threading.Lock, index: int, work: Callable[[Any], Coroutine[Any, Any, Any]], item: Any
+    ) -> None:
+        # an item whose thread could not be started may be with another thread already: it is begun once
+        if self.work.stopping.is_set() or not begun.acquire(blocking=False):
+            return
         current_work.set(self.work)
         try:
             self._ended.put((index, drive(work(item)), None))
@@ -172,46 +178,39 @@ class _Bulk:
             self.running -= 1
             if error is not None:
                 raise error
-            self._report_failed = True
             await self._report(index, result)
-            self._report_failed = False
 
     async def report_ended(self) -> None:
-        """Report what ended after the end, unless it was reporting that failed."""
-        while not self._report_failed and not self._ended.empty():
+        """Report what ended after the end; what that raises is not the first, which leaves."""
+        while not self._ended.empty():
             index, result, error = self._ended.get()
             if error is None:
-                await self._report(index, result)
+                with contextlib.suppress(Exception):
+                    await self._report(index, result)
 
 
 class _BlockingAhead:
     def __init__(self) -> None:
         self._thread: _AheadThread | None = None
-        self._work: Callable[[], Coroutine[Any, Any, Any]] | None = None
-
-    async def open(self) -> None:
-        """The thread is started when there is something to fetch."""
+        self._fetch: _Fetch | None = None
 
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._work = work
-        self._own_thread().asked.put(work)
-
-    def _own_thread(self) -> _AheadThread:
         # after a fork the thread stayed with the parent
         if self._thread is None or self._thread.process != os.getpid():
             self._thread = _AheadThread()
             self._thread.start()
-        return self._thread
+        self._fetch = _Fetch(work)
+        self._thread.asked.put(self._fetch)
 
     async def result(self) -> Any:
-        before = self._thread
-        thread = self._own_thread()
-        if thread is not before:
-            thread.asked.put(self._work)
-        value, error = thread.ended.get()
-        if error is not None:
-            raise error
-        return value
+        assert self._fetch is not None  # noqa: S101 (it was started)
+        assert self._thread is not None  # noqa: S101 (the same)
+        if self._thread.process != os.getpid():
+            await self.start(self._fetch.work)
+        self._fetch.done.wait()
+        if self._fetch.error is not None:
+            raise self._fetch.error
+        return self._fetch.value
 
     async def close(self) -> None:
         # nor are a parent's connections a child's to shut down
@@ -219,6 +218,23 @@ class _BlockingAhead:
             self._thread.work.cut_off()
             self._thread.asked.put(None)
             self._thread.join(_LAST_MOMENT)
+
+
+class _Fetch:
+    """One run of what is fetched ahead."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self.work = work
+        self.done = threading.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = drive(self.work())
+        except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
+            self.error = error
+        self.done.set()
 
 
 class _AheadThread(threading.Thread):
@@ -229,13 +245,9 @@ class _AheadThread(threading.Thread):
         super().__init__(name="cloudware-read-ahead", daemon=True)
         self.process = os.getpid()
         self.work = Work()
-        self.asked: queue.SimpleQueue[Callable[[], Coroutine[Any, Any, Any]] | None] = queue.SimpleQueue()
-        self.ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self.asked: queue.SimpleQueue[_Fetch | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         current_work.set(self.work)
-        while (work := self.asked.get()) is not None:
-            try:
-                self.ended.put((drive(work()), None))
-            except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
-                self.ended.put((None, error))
+        while (fetch := self.asked.get()) is not None and not self.work.stopping.is_set():
+            fetch.run()

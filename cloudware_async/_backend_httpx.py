@@ -1,4 +1,4 @@
-"""What both worlds over httpx share: how a connection is made, and whether it may be used again.
+"""What both worlds over httpx share: how a connection is made and kept, and what a user's client is given.
 
 Rule 1: requests go through httpx's own transport methods, so what intercepts those intercepts us.
 Rule 2: nothing may be left over on a connection after an answer; else it is discarded, so that a stray answer
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import selectors
 import ssl
 import urllib.request
 from pathlib import Path
@@ -19,11 +18,9 @@ import httpx
 
 from cloudware_async._backend_attempt import make_headers
 from cloudware_async._errors import ConfigurationError
-from cloudware_async._privacy import mask_text
 from cloudware_async._wire import Answer
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from cloudware_async._backend_attempt import Attempt
@@ -33,21 +30,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # seconds that an unused connection is kept: httpx's own default, and short of most servers'
-_KEEP_ALIVE = 5.0
+KEEP_ALIVE = 5.0
 # bytes: what is read at once is parsed at once, so it bounds how long a flood holds up an event loop
 READ_SIZE = 16 * 1024
 # how many tokens' headers are kept prepared
 _PREPARED = 64
-# the cheapest to make that there is
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
-
-
-def timeouts(connect: float, pool: float | None, rest: float | None) -> dict[str, dict[str, float | None]]:
-    return {"timeout": {"connect": connect, "pool": pool, "read": rest, "write": rest}}
 
 
 def make_answer(response: Any, chunks: list[bytes], *, is_whole: bool) -> Answer:
     return Answer(response.status_code, response.headers.raw, b"".join(chunks), is_whole)
+
+
+def answer_already_read(response: Any, max_body: int) -> Answer:
+    """Make an answer of a response that a mock or a hook of the user's has read, and decoded, before us."""
+    headers = [pair for pair in response.headers.raw if pair[0].lower() != b"content-encoding"]
+    body: bytes = response.content
+    return Answer(response.status_code, headers, body[:max_body], is_whole=len(body) <= max_body)
 
 
 def is_quiet(transport: Any) -> bool:
@@ -58,29 +56,6 @@ def is_quiet(transport: Any) -> bool:
         inner = inner._connection  # noqa: SLF001 (the same)
     state = getattr(inner, "_h11_state", None)
     return state is not None and state.trailing_data == (b"", False)
-
-
-def is_readable(raw: socket.socket) -> bool:
-    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
-    if raw.fileno() < 0:
-        return True
-    with _Selector() as selector:
-        selector.register(raw, selectors.EVENT_READ)
-        return bool(selector.select(0))
-
-
-def has_tls_rest(stream: Any) -> bool:
-    """Say whether TLS records came that nobody asked for: in memory they are invisible to the socket's own check."""
-    tls = stream.get_extra_info("ssl_object")
-    if not isinstance(tls, ssl.SSLObject):
-        return False
-    try:
-        tls.read(1)
-    except ssl.SSLWantReadError:
-        return False
-    except ssl.SSLError:
-        pass
-    return True
 
 
 class Network:
@@ -104,7 +79,7 @@ class Network:
         """
         if self._tls is None:
             self._tls = self._load_tls()
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE)
         try:
             proxy = None
             if self._proxy is not None:
@@ -131,7 +106,7 @@ class Network:
             f"the certificates to trust cannot be read ({reason}): see SSL_CERT_FILE and SSL_CERT_DIR"
         )
 
-    def request(self, request: Request, attempt: Attempt) -> httpx.Request:
+    def request(self, request: Request) -> httpx.Request:
         """Build httpx's request from prepared parts: parsing URL and headers each time is costly."""
         key = (request.token, request.is_send)
         headers = self._headers.get(key)
@@ -145,21 +120,9 @@ class Network:
             url = httpx.URL(f"{self.origin}{request.target}")
             if request.is_send:
                 self._urls[request.target] = url
-        extensions = timeouts(attempt.connect_left(), None, None)
-        built = httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
+        built = httpx.Request(request.method, url, headers=headers, content=request.body)
         built.stream = _whole_class(httpx.ByteStream)(request.body or b"")
         return built
-
-
-@functools.cache
-def _quiet_class(url_class: Any) -> Any:
-    """Give a class of URLs that show their query by its length: httpx and httpx2 log every URL, filters and all."""
-
-    def show(url: Any) -> str:
-        query = mask_text(url.query.decode()) if url.query else ""
-        return f"{url.scheme}://{url.netloc.decode()}{url.path}{'?' if query else ''}{query}"
-
-    return type("QuietURL", (url_class,), {"__str__": show, "__repr__": show})
 
 
 class _OnePiece:
@@ -189,15 +152,24 @@ def _whole_class(body_class: Any) -> Any:
 
 def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
     """Build the user's client's own kind of request."""
+    left = max(0.001, attempt.left())
+    timeout = {
+        "connect": attempt.left_to_connect(),
+        "pool": attempt.left_to_begin(),
+        "read": left,
+        "write": left,
+    }
+    url = f"{request.origin}{request.target}"
     built = client.build_request(
         request.method,
-        f"{request.origin}{request.target}",
+        url,
         headers=make_headers(request.origin, request.token, is_send=request.is_send),
         content=request.body,
-        extensions=timeouts(attempt.left_to_connect(), attempt.left_to_write(), max(0.001, attempt.left())),
+        extensions={"timeout": timeout},
     )
     url_class: Any = type(built.url)
-    built.url = _quiet_class(url_class)(built.url)
+    # parameters that the client has for its own requests would take the place of ours
+    built.url = url_class(url)
     body_class: Any = type(built.stream)
     built.stream = _whole_class(body_class)(request.body or b"")
     return built

@@ -4,14 +4,19 @@ Rule 1: a slot is one httpx transport with one connection. Slots are a stack beh
         the body is read inside the slot, and after any exception or cancellation the slot is closed and thrown away.
         (A pool of many loses connections to a task's cancellation: encode/httpcore#1093.)
 Rule 2: our wrapper writes head and body at once; one scope a call bounds everything, so no operation has a timeout.
-Rule 3: no exception group leaves here: what a callback or a background fetch raised leaves as itself.
+Rule 3: what becomes of a connection never takes the place of what became of the request.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import selectors
 import socket
-from typing import TYPE_CHECKING, Any, TypeVar
+import ssl
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpcore
@@ -22,29 +27,27 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from cloudware_async._backend_async import AsyncEffects, running_loop
 from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, forget_nothing
 from cloudware_async._backend_httpx import (
+    KEEP_ALIVE,
     READ_SIZE,
     Network,
+    answer_already_read,
     build_request,
-    has_tls_rest,
     is_client,
     is_quiet,
-    is_readable,
     make_answer,
 )
+from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
-    import ssl
-
     from anyio.abc import ByteStream
 
     from cloudware_async._backend import Backend
     from cloudware_async._wire import Origin, Request
 
-T = TypeVar("T")
-R = TypeVar("R")
-
+# the cheapest to make that there is
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 # what a stream raises when the other side, or the network, has ended it
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -65,14 +68,25 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         attempt = self._slot.attempt
         if attempt.overflown:
             raise httpcore.ReadError("the body is over its cap")
-        try:
-            data = await self._stream.receive(READ_SIZE)
-        except anyio.EndOfStream:
-            data = b""
-        except _BROKEN as error:
-            raise httpcore.ReadError from error
+        if attempt.written:
+            data = await self._receive()
+        else:
+            # a proxy's part of connecting
+            try:
+                with anyio.fail_after(attempt.connect_left()):
+                    data = await self._receive()
+            except TimeoutError as error:
+                raise httpcore.ConnectTimeout from error
         attempt.note_read(data, READ_SIZE)
         return data
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._stream.receive(READ_SIZE)
+        except anyio.EndOfStream:
+            return b""
+        except _BROKEN as error:
+            raise httpcore.ReadError from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # httpcore ends a request with an empty write
@@ -113,7 +127,9 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return is_readable(self._socket)
+            # httpcore asks before it uses a kept connection: this very attempt is watched, and no mock's
+            self._slot.attempt.watched = True
+            return _is_readable(self._socket)
         return {"socket": self._socket, "ssl_object": self._tls}.get(info)
 
     async def aclose(self) -> None:
@@ -130,6 +146,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
         self._client = httpx.AsyncClient(transport=self.transport, trust_env=False)
         self.attempt = Attempt(0, 0)
         self.stream: _AsyncStream | None = None
+        self.idle_since = 0.0
 
     async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         self.attempt.watched = True
@@ -146,8 +163,6 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
     async def exchange(self, request: httpx.Request, max_body: int, attempt: Attempt) -> Answer:
         self.attempt = attempt
         attempt.begun = True
-        # on a kept connection our wrapper watches from the start
-        attempt.watched = self.stream is not None
         transport = self._client._transport_for_url(request.url)  # noqa: SLF001 (what respx intercepts)
         response = await transport.handle_async_request(request)
         collector = Collector(max_body)
@@ -168,21 +183,51 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
     def is_reusable(self) -> bool:
         if self.attempt.overflown or self.attempt.filled or self.stream is None:
             return False
-        return is_quiet(self.transport) and not has_tls_rest(self.stream)
+        return is_quiet(self.transport) and not _has_tls_rest(self.stream)
 
     async def close(self) -> None:
         """Close the connection even under cancellation, native or not, single or double."""
         if self.stream is not None:
             # this alone, which cannot be cancelled, makes the loop let go of a socket that still has bytes to write
             self.shut_down()
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
                 await self.stream.aclose()
 
     def shut_down(self) -> None:
         """End the connection, whichever loop it belongs to."""
-        if self.stream is not None:
-            with contextlib.suppress(OSError):
-                self.stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        if self.stream is None:
+            return
+        raw = self.stream.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            try:
+                raw.shutdown(socket.SHUT_RDWR)
+            except TypeError:
+                # uvloop's sockets cannot
+                with socket.socket(fileno=os.dup(raw.fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+
+
+def _is_readable(raw: socket.socket) -> bool:
+    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
+    if raw.fileno() < 0:
+        return True
+    with _Selector() as selector:
+        selector.register(raw, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def _has_tls_rest(stream: _AsyncStream) -> bool:
+    """Say whether TLS records came that nobody asked for: in memory they are invisible to the socket's own check."""
+    tls = stream.get_extra_info("ssl_object")
+    if not isinstance(tls, ssl.SSLObject):
+        return False
+    try:
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass
+    return True
 
 
 class _AsyncSlots(AsyncEffects):
@@ -195,7 +240,7 @@ class _AsyncSlots(AsyncEffects):
         self._forget()
 
     def _forget(self) -> None:
-        self._free: list[_AsyncSlot] = []
+        self._free: deque[_AsyncSlot] = deque()
         self._limiter: anyio.Semaphore | None = None
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
@@ -205,7 +250,7 @@ class _AsyncSlots(AsyncEffects):
         limiter = self._limiter
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = Failure(FailureKind.NO_CONNECTION, written=False)
-        with anyio.move_on_after(attempt.left()) as scope:
+        with our_request(), anyio.move_on_after(attempt.left()) as scope:
             try:
                 # without a turn of the loop where a place is free
                 limiter.acquire_nowait()
@@ -220,24 +265,28 @@ class _AsyncSlots(AsyncEffects):
         return outcome
 
     async def _exchange_in_slot(self, request: Request, attempt: Attempt) -> Answer | Failure:
+        await self._close_unused()
         slot = self._free.pop() if self._free else _AsyncSlot(self._network)
         is_reusable = False
         try:
-            answer = await slot.exchange(
-                self._network.request(request, attempt),
-                request.max_body,
-                attempt,
-            )
+            answer = await slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)
             is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             outcome = classify(error, attempt)
         finally:
             if is_reusable:
+                slot.idle_since = time.monotonic()
                 self._free.append(slot)
             else:
                 await slot.close()
         return outcome
+
+    async def _close_unused(self) -> None:
+        """Close what nobody has needed for long: it lies at the bottom of the stack."""
+        limit = time.monotonic() - KEEP_ALIVE
+        while self._free and self._free[0].idle_since < limit:
+            await self._free.popleft().close()
 
     async def close(self) -> None:
         self.usable.close(self._forget)
@@ -264,7 +313,7 @@ class _AsyncBorrowed(AsyncEffects):
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
         outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with anyio.move_on_after(attempt.left() + GRACE):
+        with our_request(), anyio.move_on_after(attempt.left() + GRACE):
             try:
                 outcome = await self._exchange(request, attempt)
             except Exception as error:  # noqa: BLE001 (every kind is classified)
@@ -278,6 +327,8 @@ class _AsyncBorrowed(AsyncEffects):
             build_request(self._client, request, attempt), stream=True, auth=None, follow_redirects=False
         )
         try:
+            if response.is_stream_consumed:
+                return answer_already_read(response, request.max_body)
             async with contextlib.aclosing(response.aiter_raw()) as chunks:
                 async for chunk in chunks:
                     if not collector.add(chunk):

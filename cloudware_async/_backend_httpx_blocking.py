@@ -2,7 +2,7 @@
 
 Rule 1: slots are held as on an event loop (`_backend_httpx_async`), behind a limiter of threads.
 Rule 2: our wrapper writes head and body at once, and gives each read and write what is left of the call.
-Rule 3: a thread of ours is told to stop and is waited for: nothing new starts; what is under way ends or is cut off.
+Rule 3: several addresses share what is left for connecting, so that a dead one does not use it up.
 """
 
 from __future__ import annotations
@@ -11,14 +11,25 @@ import contextlib
 import socket
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import httpcore
 import httpx
 
 from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify, forget_nothing
-from cloudware_async._backend_blocking import BlockingEffects, Limiter, Stopped, Work, current_work
-from cloudware_async._backend_httpx import READ_SIZE, Network, build_request, is_client, is_quiet, make_answer
+from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, current_work
+from cloudware_async._backend_httpx import (
+    KEEP_ALIVE,
+    READ_SIZE,
+    Network,
+    answer_already_read,
+    build_request,
+    is_client,
+    is_quiet,
+    make_answer,
+)
+from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import Answer, Failure, FailureKind
 
@@ -27,9 +38,6 @@ if TYPE_CHECKING:
 
     from cloudware_async._backend import Backend
     from cloudware_async._wire import Origin, Request
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # bytes: blocking writes go in pieces of a TLS record, each bounded by what is left
 _WRITE_SIZE = 16 * 1024
@@ -56,7 +64,14 @@ class _BlockingStream(httpcore.NetworkStream):
         attempt = self._slot.attempt
         if attempt.overflown:
             raise httpcore.ReadError("the body is over its cap")
-        data = self._stream.read(READ_SIZE, self._left(httpcore.ReadTimeout))
+        if attempt.written:
+            data = self._stream.read(READ_SIZE, self._left(httpcore.ReadTimeout))
+        else:
+            # a proxy's part of connecting
+            try:
+                data = self._stream.read(READ_SIZE, attempt.connect_left())
+            except httpcore.ReadTimeout as error:
+                raise httpcore.ConnectTimeout from error
         attempt.note_read(data, READ_SIZE)
         return data
 
@@ -83,6 +98,9 @@ class _BlockingStream(httpcore.NetworkStream):
         return self._slot.stream
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            # httpcore asks before it uses a kept connection: this very attempt is watched, and no mock's
+            self._slot.attempt.watched = True
         return self._stream.get_extra_info(info)
 
     def close(self) -> None:
@@ -99,16 +117,14 @@ class _BlockingSlot(httpcore.NetworkBackend):
         self._client = httpx.Client(transport=self.transport, trust_env=False)
         self.attempt = Attempt(0, 0)
         self.stream: _BlockingStream | None = None
+        self.idle_since = 0.0
 
     def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.NetworkStream:
         self.attempt.watched = True
-        deadline = time.monotonic() + self.attempt.connect_left()
         failure: Exception = httpcore.ConnectTimeout("no address answered in time")
-        # one by one, so that several dead addresses share what is left instead of getting it each
-        for address in _resolve(host, port):
-            options["timeout"] = deadline - time.monotonic()
-            if options["timeout"] <= 0:
-                break
+        addresses = _resolve(host, port)
+        for number, address in enumerate(addresses):
+            options["timeout"] = self.attempt.connect_left() / (len(addresses) - number)
             try:
                 stream = _NETWORK.connect_tcp(address, port, **options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
@@ -123,8 +139,6 @@ class _BlockingSlot(httpcore.NetworkBackend):
 
     def exchange(self, request: httpx.Request, max_body: int, attempt: Attempt) -> Answer:
         self.attempt = attempt
-        # on a kept connection our wrapper watches from the start
-        attempt.watched = self.stream is not None
         transport = self._client._transport_for_url(request.url)  # noqa: SLF001 (what respx intercepts)
         response = transport.handle_request(request)
         collector = Collector(max_body)
@@ -156,7 +170,8 @@ class _BlockingSlot(httpcore.NetworkBackend):
 
     def close(self) -> None:
         if self.stream is not None:
-            self.stream.close()
+            with contextlib.suppress(Exception):
+                self.stream.close()
 
 
 def _resolve(host: str, port: int) -> list[str]:
@@ -187,35 +202,34 @@ class _BlockingSlots(BlockingEffects):
     def _forget(self) -> None:
         # after a fork: closes this process's copies only, without a word to the server
         _close_all(self._all)
-        self._free: list[_BlockingSlot] = []
+        self._free: deque[_BlockingSlot] = deque()
         self._limiter = Limiter(self._max_connections)
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
         self.usable.check(None, self._forget)
         work = current_work.get()
-        if work is not None and work.stopping.is_set():
-            raise Stopped
         attempt = Attempt(connect_timeout, deadline)
         limiter = self._limiter
         if not limiter.acquire(max(0.0, attempt.left()), work):
             return Failure(FailureKind.NO_CONNECTION, written=False)
         try:
-            return self._exchange_in_slot(request, attempt, work)
+            with our_request():
+                return self._exchange_in_slot(request, attempt, work)
         finally:
             limiter.release()
 
     def _exchange_in_slot(self, request: Request, attempt: Attempt, work: Work | None) -> Answer | Failure:
-        slot = self._free.pop() if self._free else _BlockingSlot(self._network)
+        self._close_unused()
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = _BlockingSlot(self._network)
         self._all.add(slot)
         if work is not None:
             work.slots.add(slot)
         is_reusable = False
         try:
-            answer = slot.exchange(
-                self._network.request(request, attempt),
-                request.max_body,
-                attempt,
-            )
+            answer = slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)
             is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
         except Exception as error:  # noqa: BLE001 (every kind is classified)
@@ -224,18 +238,30 @@ class _BlockingSlots(BlockingEffects):
             if work is not None:
                 work.slots.discard(slot)
             if is_reusable:
+                slot.idle_since = time.monotonic()
                 self._free.append(slot)
             else:
-                self._all.discard(slot)
-                slot.close()
+                self._discard(slot)
         return outcome
+
+    def _close_unused(self) -> None:
+        """Close what nobody has needed for long: it lies at the bottom of the stack."""
+        limit = time.monotonic() - KEEP_ALIVE
+        # another thread may take the last one meanwhile
+        with contextlib.suppress(IndexError):
+            while self._free[0].idle_since < limit:
+                self._discard(self._free.popleft())
+
+    def _discard(self, slot: _BlockingSlot) -> None:
+        self._all.discard(slot)
+        slot.close()
 
     async def close(self) -> None:
         self.usable.close(self._forget)
-        while self._free:
-            slot = self._free.pop()
-            self._all.discard(slot)
-            slot.close()
+        # another thread may take the last one meanwhile
+        with contextlib.suppress(IndexError):
+            while True:
+                self._discard(self._free.pop())
 
 
 class _BlockingBorrowed(BlockingEffects):
@@ -249,12 +275,10 @@ class _BlockingBorrowed(BlockingEffects):
         self.usable.check(None, forget_nothing)
         if self._client.is_closed:
             raise ConfigurationError(CLIENT_CLOSED)
-        work = current_work.get()
-        if work is not None and work.stopping.is_set():
-            raise Stopped
         attempt = Attempt(connect_timeout, deadline)
         try:
-            return self._exchange(request, attempt)
+            with our_request():
+                return self._exchange(request, attempt)
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             return classify(error, attempt)
 
@@ -265,6 +289,8 @@ class _BlockingBorrowed(BlockingEffects):
             build_request(self._client, request, attempt), stream=True, auth=None, follow_redirects=False
         )
         try:
+            if response.is_stream_consumed:
+                return answer_already_read(response, request.max_body)
             for chunk in response.iter_raw():
                 if attempt.left() <= 0:
                     return attempt.failure(FailureKind.TIMEOUT)

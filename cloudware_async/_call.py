@@ -44,37 +44,37 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
 
     Raises:
         CloudwareError: what the last attempt ended with.
-        ConfigurationError: an overridden `RetryPolicy.delay` gave something that is no number of seconds.
+        ConfigurationError: the client is closed or belongs to another event loop, or an overridden `RetryPolicy.delay`
+            gave something that is no number of seconds.
     """
     backend = calling.backend
     began = backend.clock()
     deadline = began + calling.timeout
-    attempt = 0
+    attempts = 0
     may_have_been_sent = False
     while True:
-        attempt += 1
-        outcome = await backend.exchange(request, connect_timeout=calling.connect_timeout, deadline=deadline)
-        result = read(outcome) if isinstance(outcome, Answer) else error_from_failure(outcome, request)
-        if not isinstance(result, CloudwareError):
-            calling.budget.succeed()
-            return result
-        may_have_been_sent = may_have_been_sent or result.may_have_been_sent
-        elapsed = backend.clock() - began
         try:
+            outcome = await backend.exchange(request, connect_timeout=calling.connect_timeout, deadline=deadline)
+            attempts += 1
+            result = read(outcome) if isinstance(outcome, Answer) else error_from_failure(outcome, request)
+            if not isinstance(result, CloudwareError):
+                calling.budget.succeed()
+                return result
+            may_have_been_sent = may_have_been_sent or result.may_have_been_sent
+            elapsed = backend.clock() - began
             delay = decide(
-                calling.retry, calling.budget, result, attempt=attempt, elapsed=elapsed, timeout=calling.timeout
+                calling.retry, calling.budget, result, attempt=attempts, elapsed=elapsed, timeout=calling.timeout
             )
+            goes_on = delay is not None and await backend.sleep(delay)
         except ConfigurationError as error:
-            error.may_have_been_sent, error.attempts = may_have_been_sent, attempt
-            raise
-        if delay is not None:
-            await backend.sleep(delay)
+            # the client was closed in a pause, or an overridden `delay` gave nonsense
+            result, goes_on = error, False
         # a pause may last longer than it was meant to, and an attempt without time would only blur what is known
-        if delay is None or backend.clock() >= deadline:
+        if not goes_on or backend.clock() >= deadline:
             if may_have_been_sent and not result.may_have_been_sent:
                 result.args = (
                     f"{result} An earlier attempt of the same call may have gone out: do not resend blindly.",
                 )
             result.may_have_been_sent = may_have_been_sent
-            result.attempts = attempt
+            result.attempts = attempts
             raise result

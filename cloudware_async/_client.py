@@ -7,9 +7,12 @@ Rule 2: the blocking client is generated from this file (`tools/generate_sync.py
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+import attrs
 
 from cloudware_async._call import Calling, call
 from cloudware_async._errors import CloudwareError, ConfigurationError, InvalidArgumentError
@@ -18,7 +21,6 @@ from cloudware_async._pager import AsyncMessagePager
 from cloudware_async._retry import RetryBudget, RetryPolicy, is_number
 from cloudware_async._wire import (
     VENDOR_URL,
-    Base,
     Listing,
     Place,
     messages_request,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cloudware_async._backend import Backend
-    from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin
 
 
@@ -204,7 +205,8 @@ class AsyncCloudware:
             in_flight: the most under way at once.
             via: `send` or `queue`.
             on_result: called with each `SendResult` as it ends; what it returns is awaited if it can be. If it raises,
-                nothing new starts and the exception leaves as itself; so too on cancellation and on Ctrl-C.
+                nothing new starts, what is under way ends and is told, and the exception leaves as itself.
+                A cancellation or Ctrl-C cuts off what is under way: what became of that is unknown.
 
         Returns:
             A report with every result in the drafts' order.
@@ -222,9 +224,10 @@ class AsyncCloudware:
                 return SendResult(draft, error=InvalidArgumentError("each draft must be a Draft"))
             try:
                 return SendResult(draft, receipt=await self._send(path, draft.to, draft.message, draft.from_))
-            except ConfigurationError:
-                raise
             except CloudwareError as error:
+                # a client that is closed, say, is no text's own failure; but what may have gone out is told
+                if isinstance(error, ConfigurationError) and not error.may_have_been_sent:
+                    raise
                 return SendResult(draft, error=error)
 
         async def report(index: int, result: SendResult) -> None:
@@ -259,19 +262,18 @@ class AsyncCloudware:
         Raises:
             ConfigurationError: a setting is malformed.
         """
-        view = object.__new__(type(self))
-        view._base = self._base
-        view._token = self._token if access_token is UNSET else read_token(access_token)
-        view._from = self._from if from_ is UNSET else _read_sender(from_)
-        calling = self._calling
-        view._calling = Calling(
-            calling.backend,
-            calling.retry if retry is UNSET else _read_retry(retry),
-            calling.budget,
-            calling.timeout if timeout is UNSET else _read_seconds("timeout", timeout),
-            calling.connect_timeout,
+        calling = attrs.evolve(
+            self._calling,
+            retry=self._calling.retry if retry is UNSET else _read_retry(retry),
+            timeout=self._calling.timeout if timeout is UNSET else _read_seconds("timeout", timeout),
         )
-        view._owns_connections = False
+        view = copy.copy(self)
+        vars(view).update(
+            _token=self._token if access_token is UNSET else read_token(access_token),
+            _from=self._from if from_ is UNSET else _read_sender(from_),
+            _calling=calling,
+            _owns_connections=False,
+        )
         return view
 
     def _open_backend(self, origin: Origin, max_connections: int, http_client: object) -> Backend:
@@ -288,13 +290,6 @@ class AsyncCloudware:
     async def _fetch(self, place: Place) -> Listing:
         request = messages_request(self._base, self._token, place)
         return await call(self._calling, request, lambda answer: read_page(answer, request, self._base, place))
-
-    # what a view and a client have in common
-    _base: Base
-    _token: Secret
-    _from: str | None
-    _calling: Calling
-    _owns_connections: bool
 
 
 def _check_bulk(drafts: object, in_flight: object, via: object, on_result: object) -> None:

@@ -46,6 +46,7 @@ class AsyncMessagePager:
         self._seen: set[int] = set()
         self._ahead: Ahead | None = None
         self._started: Place | None = None
+        self._is_waiting = False
 
     @property
     def cursor(self) -> str:
@@ -120,12 +121,11 @@ class AsyncMessagePager:
     def _finish_page(self) -> None:
         """Leave a page that is wholly handed out, and raise what is wrong with it (rules 2 and 3)."""
         listing = self._listing
-        if listing is None:
+        # nor is anything wrong that lies beyond `limit`
+        if listing is None or (listing.error is not None and self._left == 0):
             return
         error = listing.error
         if isinstance(error, PaginationError):
-            if self._left == 0:
-                return
             error.cursor = self.cursor
             raise error
         page_cursor = self.cursor
@@ -141,11 +141,16 @@ class AsyncMessagePager:
             error = PaginationError("The listing leads in a circle: its next_page is a page of this walk already.")
             error.cursor = self.cursor
             raise error
+        if self._is_waiting:
+            raise InvalidArgumentError("this walk is in use by another task or thread: make one for each")
+        self._is_waiting = True
         try:
             listing = await self._load()
         except CloudwareError as error:
             error.cursor = self.cursor
             raise
+        finally:
+            self._is_waiting = False
         self._seen.add(mark)
         self._listing, self._index = listing, 0
         if self._ahead is not None and self._is_wanted(listing):
@@ -154,11 +159,16 @@ class AsyncMessagePager:
         return listing
 
     async def _load(self) -> Listing:
-        if self._ahead is not None and self._started is not None and self._started == self._place:
-            self._started = None
+        if self._ahead is None or self._started is None or self._started != self._place:
+            return await self._fetch(self._place)
+        try:
             listing: Listing = await self._ahead.result()
-            return listing
-        return await self._fetch(self._place)
+        except Exception:
+            # not where the wait was only interrupted: then the page still comes
+            self._started = None
+            raise
+        self._started = None
+        return listing
 
     def _is_wanted(self, listing: Listing) -> bool:
         """Say whether the page after this one will be asked for, so that fetching it ahead is no waste (rule 4)."""
@@ -169,7 +179,6 @@ class AsyncMessagePager:
         if self._ahead is not None:
             raise InvalidArgumentError("this walk is read ahead already: leave the other block first")
         self._ahead = self._make_ahead()
-        await self._ahead.open()
 
     async def _end_ahead(self) -> None:
         ahead, self._ahead, self._started = self._ahead, None, None

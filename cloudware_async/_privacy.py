@@ -7,6 +7,7 @@ Rule 3: what the service said back is scrubbed of both before it is kept in an e
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from typing import Any, NoReturn, final
@@ -56,7 +57,7 @@ def mask_extra(extra: object) -> str:
 
 
 def scrub(text: str, private: tuple[str, ...]) -> str:
-    """Take every private string out of a text, as it is, as JSON writes it and as URLs do."""
+    """Take every private string out of a text, as it is, as JSON writes it, as URLs do and as HTML does."""
     # what is longer than the text is not in it, and writing a long one in every form takes its time
     within = {value for value in private if 0 < len(value) <= len(text)}
     # the longest first, so that one that holds another goes as a whole
@@ -67,14 +68,14 @@ def scrub(text: str, private: tuple[str, ...]) -> str:
 
 
 def _forms(value: str) -> set[str]:
-    """Give the ways in which a service may write what it was sent: also as JSON within JSON."""
+    """Give the ways in which a service may write what it was sent: also in HTML, and as JSON within JSON."""
     once = _json_forms({value})
     urls = {
         quote(value, safe="", errors="replace"),
         quote(value, errors="replace"),
         quote_plus(value, errors="replace"),
     }
-    return {value} | once | _json_forms(once) | urls
+    return {value, html.escape(value)} | once | _json_forms(once) | urls
 
 
 def _json_forms(values: set[str]) -> set[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Say whether it is a finite number that a float can hold."""
-    # of integers that none can hold, isfinite() would raise
+    # `math.isfinite` raises OverflowError for integers that no float can hold
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -144,9 +144,7 @@ def decide(
         return None
     # a number that is not equal to itself is none
     if isinstance(delay, bool) or not isinstance(delay, int | float) or delay != delay:  # noqa: PLR0124
-        error = ConfigurationError("RetryPolicy.delay() must give seconds or None")
-        error.may_have_been_sent = failure.may_have_been_sent
-        raise error
+        raise ConfigurationError("RetryPolicy.delay() must give seconds or None")
     delay = max(0.0, delay)
     if delay >= timeout - elapsed or not budget.spend():
         return None

@@ -160,7 +160,8 @@ class Cloudware(SyncBase):
             in_flight: the most under way at once.
             via: `send` or `queue`.
             on_result: called with each `SendResult` as it ends. If it raises,
-                nothing new starts and the exception leaves as itself; so too on Ctrl-C.
+                nothing new starts, what is under way ends and is told, and the exception leaves as itself.
+                So too on Ctrl-C; a second one cuts off what is under way: what became of that is unknown.
 
         Returns:
             A report with every result in the drafts' order.

@@ -5,6 +5,7 @@ Rule 1: nothing is decided here: each step drives the async twin's coroutine, wh
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from cloudware_async._backend import drive
@@ -37,11 +38,10 @@ class SyncBase:
     def __init__(self, driven: DrivenCloudware) -> None:
         self._driven = driven
 
-    @classmethod
-    def _wrap(cls, driven: DrivenCloudware) -> Self:
-        client = object.__new__(cls)
-        SyncBase.__init__(client, driven)
-        return client
+    def _wrap(self, driven: DrivenCloudware) -> Self:
+        view = copy.copy(self)
+        vars(view)["_driven"] = driven
+        return view
 
     def __repr__(self) -> str:
         return repr(self._driven).replace(type(self._driven).__name__, type(self).__name__, 1)

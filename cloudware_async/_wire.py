@@ -153,10 +153,15 @@ def _split(url: object) -> tuple[Origin | None, str]:
 
 def _is_host(host: str) -> bool:
     try:
-        if ":" in host or _DOTTED.fullmatch(host):
+        if ":" in host:
+            return ip_address(host).version == 6
+        if _DOTTED.fullmatch(host):
             ip_address(host)
+        labels = host.removesuffix(".").split(".")
         # what only looks encoded (RFC 5890) fails when it is decoded, or is empty then
-        return all(label[4:].encode().decode("punycode") for label in host.split(".") if label.startswith("xn--"))
+        is_decodable = all(label[4:].encode().decode("punycode") for label in labels if label.startswith("xn--"))
+        # RFC 1035, 2.3.4
+        return is_decodable and all(1 <= len(label) <= 63 for label in labels)
     except ValueError:
         return False
 
@@ -369,7 +374,7 @@ def error_from_status(answer: Answer, request: Request) -> APIStatusError:
         body=None if body is None else scrub(body.decode(errors="replace"), request.private)[:_KEPT_BODY],
         retry_after=retry_after,
         headers={
-            name.decode(): scrub(value.decode("latin-1"), request.private)
+            name.decode(): scrub(value.decode(errors="replace"), request.private)
             for name in _KEPT_HEADERS
             if (value := answer.header(name)) is not None
         },
@@ -483,7 +488,7 @@ def _structure_string(value: Any, _: Any) -> str:
     return value
 
 
-def _structure_timestamp(value: Any, _: Any = None) -> datetime | None:
+def _structure_timestamp(value: Any, _: Any) -> datetime | None:
     if value is None:
         return None
     match = _TIMESTAMP.fullmatch(value) if type(value) is str else None
@@ -498,7 +503,7 @@ def _structure_timestamp(value: Any, _: Any = None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _structure_id(value: Any, _: Any = None) -> str | None:
+def _structure_id(value: Any, _: Any) -> str | None:
     if value is None or type(value) is str:
         return value
     if type(value) is int:
@@ -781,7 +786,10 @@ def _parse_cursor(cursor: str) -> Place | None:
 
 def messages_request(base: Base, token: Secret, place: Place) -> Request:
     """Turn a place in a walk into a request (vendor page, "Get a list of received messages")."""
-    return Request(base.origin, place.target(base), token, private=(token.reveal(), *place.filters.values()))
+    values = place.filters.values()
+    # a number is as private without its `+`
+    private = (token.reveal(), *values, *(value.removeprefix("+") for value in values))
+    return Request(base.origin, place.target(base), token, private=private)
 
 
 @attrs.frozen
@@ -812,6 +820,7 @@ def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Lis
             raise Malformed("data", "is missing" if data is None else "is not a list")
     except Malformed as malformed:
         return _page_error(malformed.place, malformed.problem)
+    error: APIResponseError | PaginationError | None
     messages, error = _read_messages(data)
     query = value.get("query")
     following = _follow(base, place, value.get("next_page"))
@@ -824,7 +833,7 @@ def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Lis
     return Listing(messages, query if type(query) is str else None, following, error)
 
 
-def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | PaginationError | None]:
+def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None]:
     """Read what can be read of a page, and say where the first message is that cannot."""
     messages = tuple(map(_read_documented, data))
     if all(messages):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fault_server import PATIENCE, Certificates
@@ -50,13 +51,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture
-def anyio_backend(request: pytest.FixtureRequest) -> str:
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop that anyio's plugin makes; none, which is the empty string, where the world is blocking."""
-    return {"blocking": "", "aiohttp": "asyncio"}.get(request.param, request.param)
+    others = {"blocking": "", "aiohttp": "asyncio", "uvloop": ("asyncio", {"use_uvloop": True})}
+    return others.get(request.param, request.param)
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest, anyio_backend: str) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, anyio_backend: Any) -> Iterator[World]:
     """Where the test runs; and when it has ended, no thread of the package's is left."""
     yield WORLDS[request.node.callspec.params["anyio_backend"]]
     threads = client_threads()

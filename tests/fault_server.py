@@ -503,7 +503,13 @@ class FaultServer:
     """The server: `with FaultServer(script) as server`. Its properties are copies, to be read at any time."""
 
     def __init__(
-        self, script: Script = Script(), *, ssl_context: ssl.SSLContext | None = None, door: Door = "open"
+        self,
+        script: Script = Script(),
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        door: Door = "open",
+        host: str = LOOPBACK,
+        port: int = 0,
     ) -> None:
         self.ssl_context = ssl_context
         self.changed = threading.Condition(threading.RLock())
@@ -521,14 +527,15 @@ class FaultServer:
         self._failures: list[BaseException] = []
         self._queue_fillers: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((LOOPBACK, 0))
+        self._listener.bind((host, port))
+        self._host = host
         self.port: int = self._listener.getsockname()[1]
 
     @property
     def base_url(self) -> str:
         """Where a client is to be pointed to."""
         # The name is longer than a name can be: looking it up fails at once and asks nobody.
-        host = LOOPBACK if self._door != "nameless" else ".".join(["nameless" * 6] * 6)
+        host = self._host if self._door != "nameless" else ".".join(["nameless" * 6] * 6)
         return f"{'http' if self.ssl_context is None else 'https'}://{host}:{self.port}/v1"
 
     # What was received
@@ -668,7 +675,7 @@ class FaultServer:
             filler.settimeout(0.2)
             self._queue_fillers.append(filler)
             try:
-                filler.connect((LOOPBACK, self.port))
+                filler.connect((self._host, self.port))
             except TimeoutError:
                 return
         message = "this machine's queue of connections cannot be filled"

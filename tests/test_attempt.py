@@ -11,11 +11,12 @@ import aiohttp
 import httpcore
 import httpx
 import pytest
+import respx
 
 from cloudware_async import ConfigurationError
 from cloudware_async._backend_attempt import Attempt, Collector, Usable, classify, forget_nothing, make_headers
 from cloudware_async._privacy import Secret
-from cloudware_async._wire import Answer, FailureKind, Origin
+from cloudware_async._wire import Answer, Failure, FailureKind, Origin
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1/v1/sms/send")
 KEY = type("ConnectionKey", (), {"host": "h", "port": 1, "ssl": True, "is_ssl": False})()
@@ -44,6 +45,14 @@ KINDS = {
         FailureKind.BROKEN,
     ),
     "connect timeout": (httpx.ConnectTimeout("no"), FailureKind.CONNECT_TIMEOUT),
+    "a drop that another library takes for a connect timeout": (
+        caused(httpx.ConnectTimeout("no"), aiohttp.ServerDisconnectedError()),
+        FailureKind.BROKEN,
+    ),
+    "refused, says another library too": (
+        caused(httpx.ConnectError("no"), caused(httpcore.ConnectError("no"), ConnectionRefusedError())),
+        FailureKind.CONNECT,
+    ),
     "no connection free": (httpx.PoolTimeout("no"), FailureKind.NO_CONNECTION),
     "read timeout": (httpx.ReadTimeout("no"), FailureKind.TIMEOUT),
     "write timeout": (httpx.WriteTimeout("no"), FailureKind.TIMEOUT),
@@ -93,9 +102,10 @@ def test_reason_is_what_the_system_said():
 
 
 def test_a_test_doubles_refusal_is_the_tests_own():
-    """An AssertionError leaves as itself."""
+    """What respx does not know leaves as itself; any other failed assertion is a failure of what raised it."""
     with pytest.raises(AssertionError, match="not mocked"):
-        classify(AssertionError("not mocked"), attempt())
+        classify(respx.models.AllMockedAssertionError("not mocked"), attempt())
+    assert Failure(FailureKind.BROKEN, written=True, reason="AssertionError") == classify(AssertionError(), attempt())
 
 
 def test_what_a_proxy_is_asked_first_is_not_the_request():

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import trio
 from fault_server import PATIENCE, Certificates, FaultServer, Hang, Healthy, ReadRequest, Script
-from worlds import Book, Gate, Reply, held, ids
+from worlds import Book, Gate, Hold, Reply, held, ids
 
 from cloudware_async import Cloudware, Draft
 
@@ -483,6 +483,56 @@ def test_ctrl_c_while_waiting_for_a_page() -> None:
         assert server.wait_for(2, START)
         process.send_signal(signal.SIGINT)
         assert ("id-0\nstopped\n", "", 0) == finish(process)
+
+
+def test_ctrl_c_and_on() -> None:
+    """A walk whose wait for the next page was interrupted goes on there: nothing is skipped and nothing comes twice."""
+    gate = Gate()
+    acts = (
+        (ReadRequest(), Reply(Book.of(1, 2, 1).answer)),
+        (ReadRequest(), Hold(gate), Reply(Book.of(1, 2, 1).answer)),
+    )
+    with FaultServer(Script(acts, then=(ReadRequest(), Reply(Book.of(1, 2, 1).answer)))) as server, gate:
+        process = start(
+            server,
+            """
+            cloudware = Cloudware(**OPTIONS, timeout=60.0)
+            with cloudware.messages().read_ahead() as messages:
+                try:
+                    for sms in messages:
+                        print(sms.message_id)
+                except KeyboardInterrupt:
+                    print("interrupted", flush=True)
+                for sms in messages:
+                    print(sms.message_id)
+            cloudware.close()
+            """,
+        )
+        assert gate.wait_for(1, START)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert ["id-0\n", "interrupted\n"] == [process.stdout.readline() for _ in range(2)]
+        gate.open()
+        assert ("id-1\nid-2\nid-3\n", "", 0) == finish(process)
+        assert 3 == len(server.ledger)
+
+
+def test_a_bulk_at_exit() -> None:
+    """Texts can be sent when the interpreter ends, though no thread can be started any more: each goes out once."""
+    with FaultServer() as server:
+        process = start(
+            server,
+            """
+            import atexit
+            cloudware = Cloudware(**OPTIONS)
+            def last_words():
+                report = cloudware.send_many([Draft("2348012345678", f"{n}") for n in range(9)], in_flight=3)
+                print(report)
+            atexit.register(last_words)
+            """,
+        )
+        assert ("BulkReport(accepted=9, rejected=0, unknown=0, not_sent=0)\n", "", 0) == finish(process)
+        assert 9 == len(server.posts)
 
 
 @pytest.mark.parametrize("run", ["asyncio.run(main())", "trio.run(main)"], ids=["asyncio", "trio"])

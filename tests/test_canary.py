@@ -33,7 +33,8 @@ def echo(status: int) -> FaultServer:
 
     def make(request: Received, base_url: str) -> bytes:
         heard = json.dumps({"error": request.body.decode(), "path": request.path, "headers": dict(request.headers)})
-        return answer(heard.encode(), status, b"X-Request-Id: " + "".join(request.header("authorization")).encode())
+        said = f"{request.path} {request.body.decode()} {request.header('authorization')}"
+        return answer(heard.encode(), status, b"X-Request-Id: " + said.replace("\n", " ").encode())
 
     return serving(make)
 
@@ -87,8 +88,8 @@ async def test_nothing_private_is_seen(
                 assert_silent(*seen_of(error))
         if http_client is not None:
             await http_client.aclose()
-    # httpcore logs an answer's headers, and what the server says there is the server's
-    logged = [record.getMessage() for record in caplog.records if "receive_response_headers.complete" not in record.msg]
+    logged = [record.getMessage() for record in caplog.records]
+    assert world.name == "aiohttp" or logged
     assert_silent(*logged)
 
 

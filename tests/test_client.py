@@ -67,6 +67,7 @@ from cloudware_async import (
     APITimeoutError,
     AsyncCloudware,
     AuthenticationError,
+    Cloudware,
     CloudwareError,
     ConfigurationError,
     Draft,
@@ -912,12 +913,42 @@ async def test_policy_is_not_asked_about_the_unknown(world: World) -> None:
 
 @pytest.mark.parametrize("says", ["1", True, math.nan, [1], Decimal(1)], ids=repr)
 async def test_policy_that_says_nonsense(world: World, says: Any) -> None:
-    """An overridden `delay` that gives no seconds is a `ConfigurationError`."""
+    """An overridden `delay` that gives no seconds is a `ConfigurationError`; that an attempt was made is not forgotten."""
     with FaultServer(Script(then=(ReadRequest(), Answer(b"", 429)))) as server:
         async with world.client(server, retry=Recorder(says=says)) as cloudware:
-            with pytest.raises(ConfigurationError, match="delay"):
+            with pytest.raises(ConfigurationError, match="delay") as caught:
                 await cloudware.send(TO, "Hello")
         assert 1 == len(server.ledger)
+    assert (False, 1) == (caught.value.may_have_been_sent, caught.value.attempts)
+
+
+def test_no_event_loop() -> None:
+    """Where no event loop runs an async call says what to use."""
+    cloudware = AsyncCloudware(TOKEN)
+    with pytest.raises(ConfigurationError, match="no event loop"):
+        cloudware.send(TO, "Hello").send(None)
+
+
+async def test_closed_in_a_pause(world: World) -> None:
+    """A client that is closed between two attempts says so, and that the first may have gone out."""
+    paused = threading.Event()
+
+    class Slow(RetryPolicy):
+        def delay(self, attempt: int, failure: CloudwareError, elapsed: float) -> float:
+            paused.set()
+            return 0.3
+
+    with FaultServer(Script(then=(ReadRequest(), Answer(b"", 500)))) as server:
+        async with world.client(server, retry=Slow(resend_unknown=True)) as cloudware, world.crew() as crew:
+            job = crew.start(lambda: cloudware.send(TO, "Hello"))
+            assert await world.wait(paused.wait, PATIENCE)
+            await cloudware.aclose()
+        assert 1 == len(server.posts)
+    error = job.error
+    assert isinstance(error, ConfigurationError)
+    assert (True, 1) == (error.may_have_been_sent, error.attempts)
+    assert "closed" in str(error)
+    assert "may have gone out" in str(error)
 
 
 @pytest.mark.parametrize("says", [-5, math.inf, 1e300, 10**400], ids=lambda value: repr(value)[:12])
@@ -1192,6 +1223,20 @@ async def test_close_lets_requests_end(world: World) -> None:
 
 
 # Views
+
+
+async def test_view_of_a_subclass(world: World) -> None:
+    """A view has what a class of the user's own adds."""
+    kind = Cloudware if world.is_blocking else AsyncCloudware
+
+    class Mine(kind):  # type: ignore[misc,valid-type]
+        def __init__(self, name: str) -> None:
+            super().__init__(TOKEN)
+            self.name = name
+
+    view = Mine("mine").with_options(timeout=3)
+    assert isinstance(view, Mine)
+    assert "mine" == view.name
 
 
 async def test_view_has_other_settings(world: World) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import respx
+from fault_server import FaultServer
 from pytest_httpx import HTTPXMock
 from worlds import OWN, TOKEN, World, gather
 
@@ -110,6 +111,22 @@ async def test_what_respx_does_not_know_is_said_as_itself(world: World, mode: st
         async with client(world) as cloudware:
             with pytest.raises(AssertionError):
                 await cloudware.send(TO, "Hello")
+
+
+@each_mode
+async def test_respx_takes_over_a_client_in_use(world: World, mode: str) -> None:
+    """On a client that has a real connection by then, a mock's answers and failures mean what they always do."""
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            await cloudware.send(TO, "opens a connection")
+            with respx.mock(base_url=server.base_url, using=mode) as router:
+                route = router.post("/sms/send").respond(json=RECEIPT)
+                assert "12345" == (await cloudware.send(TO, "Hello")).id
+                route.mock(side_effect=httpx.ReadTimeout)
+                with pytest.raises(APITimeoutError) as caught:
+                    await cloudware.send(TO, "Hello")
+                assert caught.value.may_have_been_sent is True
+            assert "receipt-2" == (await cloudware.send(TO, "for real again")).id
 
 
 async def test_pytest_httpx_intercepts(world: World, httpx_mock: HTTPXMock) -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 import anyio
@@ -1295,6 +1295,80 @@ async def test_break_out_of_a_block(world: World) -> None:
                 assert "id-0" == await first_of(cloudware)
             assert before == tasks()
             await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.worlds("asyncio", "trio", "aiohttp", reason="nothing cancels a blocking call")
+async def test_an_interrupted_wait_is_taken_up_again(world: World) -> None:
+    """A wait for the page that is fetched ahead may be cut short, and the walk goes on where it was."""
+    with Gate() as gate:
+        first: Act = (ReadRequest(), Reply(book().answer))
+        with book().serve(first, (ReadRequest(), Hold(gate), Reply(book().answer))) as server:
+            async with world.client(server) as cloudware:
+                pager = cloudware.messages()
+                async with pager.read_ahead() as messages:
+                    seen = await take(messages, SIZES[0])
+                    with anyio.move_on_after(0.05) as scope:
+                        await anext(messages)
+                    assert scope.cancelled_caught
+                    gate.open()
+                    seen += numbers(await gather(messages))
+            assert ids(7) == seen
+            assert sorted({*asked(server)}) == sorted(asked(server))
+
+
+@pytest.mark.worlds("asyncio", "trio", "aiohttp", reason="a blocking generator is closed where it is")
+async def test_a_generator_that_reads_ahead(world: World) -> None:
+    """Whoever leaves a generator that reads ahead is not cancelled when its end comes, in whatever task."""
+
+    async def stream(cloudware: Any) -> AsyncIterator[str]:
+        async with cloudware.messages().read_ahead() as messages:
+            async for sms in messages:
+                yield sms.message_id
+
+    with book().serve() as server:
+        async with world.client(server) as cloudware:
+            before = tasks()
+            generator = stream(cloudware)
+            assert "id-0" == await anext(generator)
+            async with anyio.create_task_group() as group:
+                group.start_soon(generator.aclose)
+            await anyio.lowlevel.checkpoint()
+            assert before == tasks()
+
+
+async def test_a_walk_in_two_hands(world: World) -> None:
+    """A walk that is used by two at once says so, and neither gets what is the other's."""
+    script = Script(then=(ReadRequest(), Hold(gate := Gate()), Reply(book().answer)))
+    with gate, FaultServer(script) as server:
+        async with world.client(server) as cloudware:
+            pager = cloudware.messages()
+            async with world.crew() as crew:
+                job = crew.start(lambda: take(pager, 1))
+                assert await world.wait(gate.wait_for, 1)
+                with pytest.raises(InvalidArgumentError, match="in use by another"):
+                    await take(pager, 1)
+                gate.open()
+            assert ids(1) == job.result()
+            assert ids(7, 1) == await read(pager)
+
+
+@pytest.mark.parametrize("how", ["messages", "pages"])
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_a_limit_before_a_malformed_message(world: World, how: str, limit: int) -> None:
+    """What is wrong with a page beyond the limit is nobody's business, however it is walked."""
+    listing = Book.of(3, 1)
+    listing.pages[0][2]["to"] = None
+    with listing.serve() as server:
+        async with world.client(server) as cloudware:
+            pager = cloudware.messages(limit=limit)
+            if how == "messages":
+                seen = await gather(pager)
+            else:
+                seen = [sms for page in await gather(pager.pages()) for sms in page.messages]
+            assert ids(limit) == numbers(seen)
+            # the page is not over, and its cursor leads there
+            with pytest.raises(APIResponseError):
+                await gather(cloudware.messages(cursor=pager.cursor))
 
 
 async def test_many_walks_at_once(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import select
 import socket
 import sys
@@ -33,15 +34,34 @@ from fault_server import (
     answer,
     receipt,
 )
-from worlds import GRACE, OWN, QUICK, TOKEN, Book, Reply, World, gather, ids, numbers, within
+from worlds import (
+    GRACE,
+    OWN,
+    QUICK,
+    TOKEN,
+    Book,
+    Gate,
+    Reply,
+    World,
+    gather,
+    held,
+    ids,
+    message,
+    numbers,
+    texts,
+    within,
+)
 
 from cloudware_async import (
     APIConnectionError,
+    APIResponseError,
     APIStatusError,
     APITimeoutError,
     CloudwareError,
     ConfigurationError,
     _backend_httpx,
+    _backend_httpx_async,
+    _backend_httpx_blocking,
 )
 
 pytestmark = pytest.mark.worlds(*OWN, reason="how a session of aiohttp's connects is its user's affair")
@@ -345,6 +365,17 @@ async def test_a_tunnel_that_is_refused(world: World, said: bytes, monkeypatch: 
     assert (False, 3) == (caught.value.may_have_been_sent, caught.value.attempts)
 
 
+async def test_a_tunnel_within_connect_timeout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a proxy takes is a part of connecting, and ends with `connect_timeout`."""
+    with FaultServer(Script(then=(ReadHead(), Hang()))) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        options = {"base_url": "https://127.0.0.1:1/v1", "timeout": 60.0, "connect_timeout": 0.3, "retry": None}
+        async with world.make(TOKEN, **options) as cloudware:
+            with pytest.raises(APITimeoutError, match="connect_timeout") as caught, within(0.3 + GRACE):
+                await cloudware.send(TO, "Hello")
+    assert caught.value.may_have_been_sent is False
+
+
 async def test_a_tunnel_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that never answers holds a send up no longer than its timeout, and nothing was sent."""
     with FaultServer(Script(then=(ReadHead(), Hang()))) as server:
@@ -424,8 +455,9 @@ async def test_a_socks_proxy_that_hangs(world: World, monkeypatch: pytest.Monkey
     with FaultServer(Script(then=(ReadSome(1), Hang()))) as server:
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.port}")
         async with world.make(TOKEN, base_url="http://service.invalid/v1", timeout=0.4) as cloudware:
-            with pytest.raises(APITimeoutError), within(0.4 + GRACE):
+            with pytest.raises(APITimeoutError) as caught, within(0.4 + GRACE):
                 await cloudware.send(TO, "Hello")
+    assert caught.value.may_have_been_sent is False
 
 
 async def test_socks_without_its_package(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,9 +489,41 @@ async def test_a_name_with_several_addresses(world: World) -> None:
             assert "success" == (await cloudware.send(TO, "Hello")).status
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one loopback address")
+@pytest.mark.worlds("blocking", reason="on an event loop anyio tries the addresses side by side")
+async def test_an_address_that_is_dead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of several addresses does not use up what there is for connecting."""
+    found = socket.getaddrinfo
+    with FaultServer() as server, FaultServer(door="full", host="127.0.0.2", port=server.port):
+
+        def resolve(host: str, *rest: Any, **named: Any) -> Any:
+            addresses = ("127.0.0.2", "127.0.0.1") if host == "two.invalid" else (host,)
+            return [one for address in addresses for one in found(address, *rest, **named)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        async with world.client(base_url=f"http://two.invalid:{server.port}/v1", connect_timeout=1.0) as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+
+
+async def test_connections_that_nobody_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a burst has opened and nobody needs any more is closed by whatever is sent later."""
+    for backend in (_backend_httpx_async, _backend_httpx_blocking):
+        monkeypatch.setattr(backend, "KEEP_ALIVE", -1.0)
+    with Gate() as gate, held(gate) as server:
+        async with world.client(server) as cloudware:
+            async with world.crew() as crew:
+                for number in range(5):
+                    crew.start(lambda number=number: cloudware.send(TO, f"{number}"))
+                assert await world.wait(gate.wait_for, 5)
+                gate.open()
+            await cloudware.send(TO, "later")
+            assert await world.wait(server.wait_for_ended, 5)
+        assert 6 == server.connections
+
+
 async def test_a_connection_that_grew_old(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that was unused for too long is closed and replaced, and none is left."""
-    monkeypatch.setattr(_backend_httpx, "_KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(_backend_httpx, "KEEP_ALIVE", 0.0)
     with FaultServer() as server:
         async with world.client(server, retry=None) as cloudware:
             for _ in range(4):
@@ -470,6 +534,71 @@ async def test_a_connection_that_grew_old(world: World, monkeypatch: pytest.Monk
 
 
 # A client of the user's own
+
+
+class Foreign(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """A transport of somebody else's, which hands on URLs as strings and gives whole answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(str(request.url))
+        page = {"query": "", "data": [message(1)], "next_page": None}
+        answered = {"status": "success"} if request.method == "POST" else page
+        return httpx.Response(200, json=answered)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.handle_request(request)
+
+
+async def test_a_foreign_transport(world: World) -> None:
+    """It gets the URLs as they are, and an answer that is there at once is read."""
+    transport = Foreign()
+    http_client = world.http_client(transport=transport, params={"key": "of the client's own requests"})
+    async with world.client(base_url="http://service.invalid/v1", http_client=http_client) as cloudware:
+        assert "success" == (await cloudware.send(TO, "Hello")).status
+        assert 1 == len(await gather(cloudware.messages(phone="+40722000000")))
+    base = "http://service.invalid/v1/sms"
+    assert [f"{base}/send", f"{base}/messages?phone=%2B40722000000"] == transport.asked
+    await http_client.aclose()
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_hook_that_reads_the_answer(world: World, library: Any) -> None:
+    """What a hook of the client's has read is taken from it, decoded as it is, and capped as ever."""
+
+    async def read(response: Any) -> None:
+        await response.aread()
+
+    hook = read if not world.is_blocking else lambda response: response.read()
+    receipt_in_gzip = gzip.compress(b'{"status": "success"}')
+    acts = (
+        (ReadRequest(), Send(answer(receipt_in_gzip, 200, b"Content-Encoding: gzip"))),
+        (ReadRequest(), Answer(b'{"status": "success"}' + b" " * (1 << 20))),
+    )
+    with FaultServer(Script(acts)) as server:
+        http_client = world.http_client(library, event_hooks={"response": [hook]}, trust_env=False)
+        async with world.client(server, http_client=http_client) as cloudware:
+            assert "success" == (await cloudware.send(TO, "Hello")).status
+            with pytest.raises(APIResponseError, match="too large"):
+                await cloudware.send(TO, "Hello")
+        await http_client.aclose()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.worlds("aiohttp", reason="it alone rounds its timers, from five seconds on")
+async def test_a_long_wait_for_a_connection_of_aiohttps(world: World) -> None:
+    """That no connection was free is known to have sent nothing, however long the wait was."""
+    with Gate() as gate, held(gate) as server:
+        async with world.client(server, max_connections=1, timeout=60) as cloudware, world.crew() as crew:
+            crew.start(lambda: cloudware.send(TO, "first"))
+            assert await world.wait(gate.wait_for, 1)
+            with pytest.raises(APITimeoutError) as caught:
+                await cloudware.with_options(timeout=5.7, retry=None).send(TO, "second")
+            gate.open()
+        assert caught.value.may_have_been_sent is False
+        assert ["first"] == texts(server)
 
 
 async def test_headers_of_a_client_of_ones_own(world: World) -> None:

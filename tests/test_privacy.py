@@ -25,6 +25,7 @@ from cloudware_async import (
 )
 from cloudware_async._privacy import HIDDEN, Secret, mask_extra, mask_number, mask_text, scrub
 from cloudware_async._wire import (
+    VENDOR_URL,
     Answer,
     Failure,
     FailureKind,
@@ -247,6 +248,17 @@ def test_scrub_keeps_the_rest():
     assert "no credit" == scrub("no credit", (TOKEN, NUMBER))
     assert "" == scrub("", (TOKEN, NUMBER))
     assert "no credit" == scrub("no credit", ())
+
+
+def test_scrub_html():
+    """What the service shows on a page is taken out too."""
+    assert "<p>•••</p>" == scrub("<p>Tom &amp; &quot;Jerry&quot;</p>", ('Tom & "Jerry"',))
+
+
+def test_scrub_a_number_without_its_plus():
+    """A filter's number is taken out of what the service says back without the `+`, too."""
+    request = messages_request(read_base_url(VENDOR_URL), Secret(TOKEN), Place({"phone": f"+{NUMBER}"}))
+    assert "no such number: •••" == scrub(f"no such number: {NUMBER}", request.private)
 
 
 def test_scrub_nothing():

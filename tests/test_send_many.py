@@ -11,9 +11,10 @@ from typing import Any
 import anyio
 import pytest
 from fault_server import PATIENCE, Answer, FaultServer, Hang, Healthy, Pause, ReadRequest, Reset, Script, answer
-from worlds import Gate, World, client_threads, held, serving, texts, within
+from worlds import Gate, Hold, World, client_threads, held, serving, texts, within
 
 from cloudware_async import (
+    AsyncCloudware,
     BulkReport,
     ConfigurationError,
     Draft,
@@ -165,6 +166,87 @@ async def test_what_the_callback_raises_leaves_as_itself(world: World, error: Ba
             assert caught.value is error
         assert len(server.posts) <= 12
         assert [] == client_threads()
+
+
+async def test_what_was_under_way_is_told(world: World) -> None:
+    """When the callback raises, what was posted already ends by itself and is told, and what it raises then is dropped."""
+    await stopped_by(world, Mine("mine"))
+
+
+@pytest.mark.worlds("blocking", reason="on an event loop Ctrl-C cuts off what is under way")
+async def test_what_was_under_way_is_told_after_ctrl_c(world: World) -> None:
+    """The same where Ctrl-C falls into the callback."""
+    await stopped_by(world, KeyboardInterrupt("mine"))
+
+
+async def stopped_by(world: World, error: BaseException) -> None:
+    told: list[SendResult] = []
+
+    def tell(result: SendResult) -> None:
+        told.append(result)
+        gate.open()
+        raise error if len(told) == 1 else Mine("dropped")
+
+    gate = Gate()
+    acts = ((ReadRequest(), Healthy()), *[(ReadRequest(), Hold(gate), Healthy())] * 3)
+    with FaultServer(Script(acts)) as server, gate:
+        async with world.client(server) as cloudware:
+            with pytest.raises(type(error), match="mine"):
+                await cloudware.send_many(drafts(100), in_flight=3, on_result=tell)
+        assert sorted(texts(server)) == sorted(result.draft.message for result in told)
+        assert len(told) <= 5
+
+
+async def test_a_stop_ends_the_pauses(world: World) -> None:
+    """No attempt follows a stop: what was waiting for its next one is told with what its last one came to."""
+    told: list[SendResult] = []
+
+    def tell(result: SendResult) -> None:
+        told.append(result)
+        assert server.wait_for(2)
+        raise Mine("mine")
+
+    acts = ((ReadRequest(), Healthy()), (ReadRequest(), Answer(b"", 500)))
+    policy = RetryPolicy(base_delay=20.0, resend_unknown=True, random=lambda: 1.0)
+    with FaultServer(Script(acts, then=(ReadRequest(), Answer(b"", 500)))) as server:
+        async with world.client(server, timeout=60, retry=policy) as cloudware:
+            with pytest.raises(Mine), within(PATIENCE):
+                await cloudware.send_many(drafts(2), in_flight=2, on_result=tell)
+        assert 2 == len(server.posts)
+    assert [None, True] == [result.error and result.error.may_have_been_sent for result in told]
+
+
+@pytest.mark.worlds("asyncio", "aiohttp", reason="a CancelledError of nobody's is asyncio's")
+async def test_a_callback_that_waits_for_what_was_cancelled(world: World) -> None:
+    """A CancelledError that the callback raises leaves as itself, and does not end the bulk as if all were done."""
+
+    async def tell(_: SendResult) -> None:
+        task = asyncio.create_task(anyio.sleep_forever())
+        task.cancel()
+        await task
+
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            with pytest.raises(asyncio.CancelledError):
+                await cloudware.send_many(drafts(50), in_flight=2, on_result=tell)
+
+
+async def test_closed_in_mid_bulk(world: World) -> None:
+    """A client that is closed in mid-bulk starts nothing new and says so; what was under way ends and is told."""
+    told: list[SendResult] = []
+    with Gate() as gate, held(gate) as server:
+        async with world.client(server) as cloudware, world.crew() as crew:
+            job = crew.start(lambda: cloudware.send_many(drafts(100), in_flight=4, on_result=told.append))
+            assert await world.wait(gate.wait_for, 4)
+            if world.name != "aiohttp":
+                await cloudware.aclose()
+            else:
+                # closing the session would cut off what is under way
+                await AsyncCloudware.aclose(cloudware)
+            gate.open()
+        assert isinstance(job.error, ConfigurationError)
+        assert [None] * 4 == [result.error for result in told]
+        assert 4 == len(server.posts)
 
 
 async def test_what_the_drafts_raise_leaves_as_itself(world: World) -> None:
@@ -350,19 +432,23 @@ async def agenerate() -> AsyncIterator[Draft]:
 
 @pytest.mark.worlds("asyncio", "trio", reason="a blocking caller passes a plain function")
 async def test_what_an_async_callback_raises_leaves_as_itself(world: World) -> None:
-    """It is in no group, nothing new starts, and what hangs is not waited for."""
+    """It is in no group, nothing new starts, and what hangs is told when its time is out."""
+    told = []
 
     async def tell(result: SendResult) -> None:
-        assert await world.wait(server.wait_for, 4)
-        raise error
+        told.append(result)
+        if len(told) == 1:
+            assert await world.wait(server.wait_for, 4)
+            raise error
 
     error = Mine("mine")
     before = len(anyio.get_running_tasks())
     with FaultServer(Script(((ReadRequest(), Healthy()),), then=(ReadRequest(), Hang()))) as server:
-        async with world.client(server, timeout=60) as cloudware:
+        async with world.client(server, timeout=1.0) as cloudware:
             with pytest.raises(Mine) as caught, within(PATIENCE):
                 await cloudware.send_many(drafts(100), in_flight=4, on_result=tell)
             assert caught.value is error
+            assert [False, True, True, True] == [bool(result.error) for result in told]
             assert before == len(anyio.get_running_tasks())
         assert 4 == len(server.posts)
 

@@ -1,6 +1,7 @@
 """One body, three worlds: what lets one `async def` test run on asyncio, on trio and blocking.
 
-A fourth is asyncio again, through a session of aiohttp's: its backend is another, and the behaviour must be the same.
+A fourth is asyncio again on uvloop, whose sockets are others; and a fifth, asyncio through a session of aiohttp's, whose
+backend is another.
 
 Rule 1. A test takes the fixture `world` and writes `await cloudware.send(…)`, `async for sms in cloudware.messages()`,
         `async with pager.read_ahead()`. Where `world` is blocking, the client is a thin adapter round `Cloudware` whose
@@ -164,12 +165,12 @@ class ThroughAiohttp(AsyncCloudware):
 
     async def aclose(self) -> None:
         await super().aclose()
-        if self._session is not None:
+        if self._session is not None and self._owns_connections:
             await self._session.close()
 
     def __del__(self) -> None:
         # a test that only makes a client closes none; what is still connected complains all the same
-        if self._session is not None:
+        if self._session is not None and getattr(self, "_owns_connections", True):
             self._session.detach()
 
 
@@ -177,7 +178,7 @@ class ThroughAiohttp(AsyncCloudware):
 class World:
     """Where a test body runs, and how it does there what differs."""
 
-    name: Literal["asyncio", "trio", "blocking", "aiohttp"]
+    name: Literal["asyncio", "trio", "blocking", "uvloop", "aiohttp"]
 
     @property
     def is_blocking(self) -> bool:
@@ -290,9 +291,9 @@ class ThreadCrew:
 
 Crew = TaskCrew | ThreadCrew
 
-WORLDS = {name: World(name) for name in ("asyncio", "trio", "blocking", "aiohttp")}
 # those in which the connections are the package's
-OWN = ("asyncio", "trio", "blocking")
+OWN = ("asyncio", "trio", "blocking", "uvloop")
+WORLDS = {name: World(name) for name in (*OWN, "aiohttp")}
 
 
 @contextlib.contextmanager

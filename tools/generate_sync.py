@@ -52,7 +52,7 @@ TRANSLATIONS = (
     (r"async: on asyncio and on trio", "blocking: no event loop, in any thread"),
     (r", or is used from a second event loop", ""),
     (r"; what it returns is awaited if it can be", ""),
-    (r"so too on cancellation and on Ctrl-C", "so too on Ctrl-C"),
+    (r"A cancellation or Ctrl-C cuts off", "So too on Ctrl-C; a second one cuts off"),
     (r"(?s), or an `aiohttp\.ClientSession`, of yours", " of yours"),
 )
 # the methods whose name or result is not the async one's
