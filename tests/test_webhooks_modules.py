@@ -36,7 +36,7 @@ from webhook_servers import (
 )
 
 from cloudware_async import ConfigurationError, Message
-from cloudware_async.webhooks import MemoryStore, PostgreSQLStore, Receiver, SQLiteStore, Store, _worker
+from cloudware_async.webhooks import MemoryStore, PostgreSQLStore, Receiver, SQLiteStore, Standing, Store, _worker
 from cloudware_async.webhooks.asgi import WebhookApp
 from cloudware_async.webhooks.django import AsyncWebhookView, WebhookView
 from cloudware_async.webhooks.fastapi import Webhook
@@ -317,6 +317,43 @@ def test_fastapi_endpoint(define: Endpoint, scope: str | None) -> None:
     with serve_endpoint(lambda app, given: define(app, given, ledger), Webhook(secret=NEW), scope) as port:
         assert [500, 500, 200, 200, 200] == [post(port, case_of("one")).status for _ in range(5)]
     assert {"id of one": 3} == ledger.calls
+
+
+class FailsOnce:
+    """A store that fails at the first call of each method."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+        self._failed: set[str] = set()
+        self.close = self._store.close
+
+    def _stumble(self, name: str) -> None:
+        if name not in self._failed:
+            self._failed.add(name)
+            raise OSError("the disk is full")
+
+    def claim(self, key: bytes) -> Standing:
+        self._stumble("claim")
+        return self._store.claim(key)
+
+    def finish(self, key: bytes) -> None:
+        self._stumble("finish")
+        self._store.finish(key)
+
+    def release(self, key: bytes, delay: float) -> None:
+        self._stumble("release")
+        self._store.release(key, delay)
+
+
+def test_fastapi_store_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that fails is answered with 500 and logged; an endpoint that succeeded is not called again for that."""
+    ledger = Ledger(failures=1)
+    webhook = Webhook(secret=NEW, store=FailsOnce())
+    with serve_endpoint(lambda app, given: returns(app, given, ledger), webhook) as port:
+        # the claim, the release, the handling that cannot be marked, and the mark
+        assert [500, 500, 500, 200] == [post(port, case_of("one")).status for _ in range(4)]
+    assert {"id of one": 2} == ledger.calls
+    assert 3 == caplog.text.count("the store of webhooks failed: OSError at ")
 
 
 def test_fastapi_other_parameters() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -221,6 +222,45 @@ def test_filter() -> None:
     assert hide.filter(harmless)
     assert (200, "/a", wordless) == harmless.args
     assert 5 == vars(harmless)["number"]
+
+
+def test_filter_of_objects_and_tracebacks() -> None:
+    """The filter takes secrets out of what is no string: the message itself, extra fields, a traceback, the stack."""
+    hide = SecretFilter([Secret(NEW)])
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(hide)
+    logger = logging.getLogger("of.this.test")
+    logger.addHandler(handler)
+    logger.error(Words(), extra={"request": Words()})
+    try:
+        raise ValueError(f"bad request line: GET /{NEW}") from OSError(NEW)
+    except ValueError:
+        logger.exception("failed", stack_info=True)
+    logger.removeHandler(handler)
+    shown = stream.getvalue()
+    assert NEW not in shown
+    assert f"ValueError: bad request line: GET /{HIDDEN}" in shown
+    assert f"OSError: {HIDDEN}" in shown
+    given = record("words", request=Words())
+    assert hide.filter(given)
+    assert f"<{HIDDEN}>" == vars(given)["request"]
+    try:
+        raise ValueError("harmless")
+    except ValueError:
+        harmless = logging.LogRecord("name", logging.ERROR, "path", 1, "words", (), sys.exc_info())
+    assert hide.filter(harmless)
+    assert harmless.exc_info is not None
+
+
+def test_filter_of_encoded_letters() -> None:
+    """A secret is found however its letters are percent-encoded."""
+    hide = SecretFilter([Secret(NEW)])
+    encoded = "".join(f"%{ord(letter):02x}" if index % 2 else letter for index, letter in enumerate(NEW))
+    for spelling in (encoded, "".join(f"%{ord(letter):02X}" for letter in NEW)):
+        given = record("GET /%s and no more", spelling)
+        assert hide.filter(given)
+        assert f"GET /{HIDDEN} and no more" == given.getMessage()
 
 
 def test_filter_of_named_arguments() -> None:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -264,6 +265,51 @@ def test_repeat_of_one_under_way(make: Make) -> None:
     assert [] == [*store.take(1), *other.take(1)]
 
 
+def test_recorded_while_claimed(make: Make) -> None:
+    """A message that is recorded while somebody has only claimed it is kept, and handed out when that comes to nothing."""
+    store, other = make(), make()
+    assert Standing.CLAIMED == store.claim(KEY)
+    other.record(KEY, BODY)
+    assert [] == [*store.take(1), *other.take(1)]
+    store.release(KEY, 0)
+    assert [BODY] == [each.body for each in other.take(1)]
+
+
+def test_death_is_no_way_to_come_again_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store died of twice waits, so that one message cannot keep a receiver from all the others."""
+    for attempts in (1, 2):
+        store = make()
+        store.record(KEY, BODY)
+        assert [attempts] == [each.attempts for each in store.take(1)]
+        store.close()
+    store = make()
+    assert [] == list(store.take(1))
+    set_due_at(make, seconds=-1.5)
+    assert [3] == [each.attempts for each in store.take(1)]
+    store.close()
+    set_due_at(make, seconds=-1.5)
+    assert [] == list(make().take(1))
+
+
+def set_due_at(make: Any, *, seconds: float) -> None:
+    """Move when every message is due."""
+    if isinstance(make.where, Path):
+        with contextlib.closing(sqlite3.connect(make.where)) as connection, connection:
+            connection.execute("UPDATE webhooks SET due_at = due_at + ?", (seconds,))
+    else:
+        with psycopg.connect(make.where) as session:
+            session.execute("UPDATE cloudware_webhooks SET due_at = due_at + make_interval(secs => %s)", (seconds,))
+
+
+def test_finish_after_close(make: Make) -> None:
+    """What was handled is marked even if the store was closed meanwhile."""
+    store = make()
+    assert Standing.CLAIMED == store.claim(KEY)
+    store.close()
+    store.finish(KEY)
+    assert Standing.HANDLED == make().claim(KEY)
+
+
 def test_recorded_beyond_the_horizon(make: Make) -> None:
     """A message that was handled longer ago than the horizon is recorded as new."""
     store = make(horizon=1e-9)
@@ -385,6 +431,36 @@ def test_fork(make: Make) -> None:
     assert Standing.CLAIMED == poll(lambda: store.claim(OTHER), Standing.CLAIMED)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_fork_loses_nothing(make: Make) -> None:
+    """What a child records is kept, though its parent closes the store and others open it meanwhile."""
+    store = make()
+    store.record(b"of the parent", BODY)
+    to_child, to_parent = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover (nobody watches the child)
+        try:
+            store.record(b"one", BODY)
+            os.write(to_parent[1], b"1")
+            os.read(to_child[0], 1)
+            store.record(b"two", BODY)
+            store.close()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 (pytest must not go on in the child)
+            os._exit(1)
+    assert b"1" == os.read(to_parent[0], 1)
+    store.record(b"three", BODY)
+    store.close()
+    # as another process would
+    make().close()
+    os.write(to_child[1], b"1")
+    assert 0 == os.waitpid(child, 0)[1]
+    for end in (*to_child, *to_parent):
+        os.close(end)
+    assert {b"of the parent", b"one", b"two", b"three"} == {each.key for each in make().take(9)}
+
+
 OPENING = """
 import sys
 from cloudware_async.webhooks import PostgreSQLStore, SQLiteStore
@@ -482,6 +558,23 @@ def test_outage(postgresql: Cluster, database: str) -> None:
         postgresql.start()
     assert [KEY] == [each.key for each in store.take(5)]
     store.close()
+
+
+def test_outage_queues_nobody() -> None:
+    """Where no connection comes about in time, the calls that wait their turn behind that one fail at once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = PostgreSQLStore(f"host=127.0.0.1 port={silent.getsockname()[1]} connect_timeout=2")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(store.claim, bytes([number])) for number in range(8)]
+            failures = [call.exception() for call in calls]
+        assert all(isinstance(each, psycopg.OperationalError) for each in failures)
+        silent.settimeout(0)
+        attempts = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                attempts += 1
+    assert 1 == attempts
 
 
 def test_sqlite_file_is_private(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -65,11 +66,16 @@ def running(run: Callable[[], object], stop: Callable[[], object]) -> Iterator[N
 @contextlib.contextmanager
 def uvicorn_serving(app: Any, *, lifespan: str = "on", **options: Any) -> Iterator[int]:
     """Serve an ASGI application with uvicorn; gives the port."""
+    loggers = [logging.getLogger(f"uvicorn.{name}") for name in ("error", "access", "asgi")]
+    levels = [logger.level for logger in loggers]
     config = uvicorn.Config(app, ws="none", lifespan=lifespan, **{"log_config": None, "access_log": False, **options})
     server = uvicorn.Server(config)
     with listen() as listener, running(lambda: server.run([listener]), lambda: setattr(server, "should_exit", True)):
         yield listener.getsockname()[1]
     assert server.started
+    # uvicorn sets them for the whole process
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

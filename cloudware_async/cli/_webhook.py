@@ -131,7 +131,7 @@ class _Destination:
             self._url = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError):
             self._url = httpx.URL()
-        if self._url.scheme not in ("http", "https") or not self._url.host:
+        if self._url.scheme not in ("http", "https") or not self._url.host or (self._url.port or 0) > 65535:
             raise Ending(f"{name} must be like 'http://127.0.0.1:8000/webhook'", Status.MISUSED)
         self.host: str = escape(self._url.host)
         self._client = _open_client()

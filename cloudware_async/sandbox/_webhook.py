@@ -52,7 +52,7 @@ class Webhook:
             self._url = httpx.URL(url)
         except httpx.InvalidURL:
             self._url = httpx.URL()
-        if self._url.scheme not in ("http", "https") or not self._url.host:
+        if self._url.scheme not in ("http", "https") or not self._url.host or (self._url.port or 0) > 65535:
             raise ValueError("webhook_url must be like 'http://127.0.0.1:8000/webhook'")
         if attempts < 1:
             raise ValueError("webhook_attempts must be a whole number from 1")

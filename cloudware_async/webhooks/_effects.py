@@ -2,23 +2,27 @@
 
 Rule 1: what is decided is written once, as coroutines over these effects. The blocking ones never suspend, so
         `cloudware_async._backend.drive` runs such a coroutine without an event loop.
-Rule 2: on an event loop nothing blocks it: a store, and a handler that is no coroutine function, run in threads.
-Rule 3: a call of the store that was begun runs to its end. If nobody is left to take its result, because the task
-        was cancelled, it is undone.
+Rule 2: on an event loop nothing blocks it: a store runs in a thread, and so does a handler that is no coroutine
+        function, with all that belongs to its message.
+Rule 3: what was begun in a thread is waited for to its end, though the task is cancelled meanwhile. Only then
+        the cancellation goes on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
+from cloudware_async._backend import drive
 from cloudware_async._errors import ConfigurationError
 from cloudware_async.webhooks._store import MemoryStore, Store
 
@@ -45,12 +49,22 @@ class Effects(Protocol):
         """Call the store; `undo` is called with what it gave if nobody is left to take it."""
         ...
 
+    async def perform(
+        self, handler: Handler, work: Callable[[Effects], Coroutine[Any, Any, T]], give_back: Callable[[], object]
+    ) -> T:
+        """Do the work that calls the handler, where that belongs; `give_back` is called if it cannot be begun."""
+        ...
+
     async def handle(self, handler: Handler, message: Message) -> None:
-        """Call the handler, and wait for it if it is asynchronous."""
+        """Call the handler, and wait for it if it is asynchronous; only within `perform`."""
         ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+        ...
+
+    def ends(self, error: BaseException) -> bool:
+        """Say whether an exception is the end of who works here, and not something that the handler raised."""
         ...
 
 
@@ -67,7 +81,7 @@ class AsyncEffects:
         self._is_quick = isinstance(store, MemoryStore)
         self._handler_threads = handler_threads
 
-    async def read(self, body: bytes | AsyncIterable[bytes], most: int) -> bytes | None:
+    async def read(self, body: bytes | bytearray | AsyncIterable[bytes], most: int) -> bytes | None:
         if not isinstance(body, AsyncIterable):
             return _within(body, most)
         whole = bytearray()
@@ -85,66 +99,95 @@ class AsyncEffects:
         except LookupError:
             threads = anyio.CapacityLimiter(_STORE_THREADS)
             _store_threads.set(threads)
-        errand = _Errand(lambda: call(*args), undo)
+        errand = _Errand(lambda: call(*args))
         try:
-            return await self._shielded(errand.run, threads)
-        except BaseException:
-            # a shield does not hold off `task.cancel()`
-            errand.abandon()
+            return await self._to_the_end(errand, threads)
+        except anyio.get_cancelled_exc_class():
+            if undo is not None and errand.results:
+                await self.store(undo, errand.results[0])
             raise
 
-    async def _shielded(self, call: Callable[[], T], threads: anyio.CapacityLimiter) -> T:
-        results: list[T] = []
-        with anyio.CancelScope(shield=True):
-            results.append(await anyio.to_thread.run_sync(call, limiter=threads))
-        return results[0]
+    async def perform(
+        self, handler: Handler, work: Callable[[Effects], Coroutine[Any, Any, T]], give_back: Callable[[], object]
+    ) -> T:
+        if is_coroutine_function(handler):
+            return await work(self)
+        errand = _Errand(lambda: drive(work(BlockingEffects(anyio.from_thread.run))))
+        try:
+            return await self._to_the_end(errand, self._handler_threads)
+        except Exception:
+            # the system gives no thread
+            if not errand.is_over:
+                give_back()
+            raise
+
+    async def _to_the_end(self, errand: _Errand[T], threads: anyio.CapacityLimiter | None) -> T:
+        cancelled: BaseException | None = None
+        while not errand.is_over:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(errand.run, limiter=threads)
+            except anyio.get_cancelled_exc_class() as error:
+                # a shield does not hold off `task.cancel()`
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return errand.result()
 
     async def handle(self, handler: Handler, message: Message) -> None:
-        if is_coroutine_function(handler):
-            result = handler(message)
-        else:
-            # in a list, for trio takes no coroutine out of a thread
-            (result,) = await anyio.to_thread.run_sync(lambda: [handler(message)], limiter=self._handler_threads)
+        result = handler(message)
         if inspect.isawaitable(result):
             await result
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
 
+    def ends(self, error: BaseException) -> bool:
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            # on asyncio a handler can raise it too; trio's has no constructor
+            task = asyncio.current_task() if is_on_asyncio() else None
+            return task is None or task.cancelling() > 0
+        return isinstance(error, KeyboardInterrupt)
+
 
 class _Errand(Generic[T]):
-    """A call in a thread, whose caller may be gone before it ends (rule 3)."""
+    """A call that is made once, in whatever thread comes first; who comes later waits for its end."""
 
-    def __init__(self, call: Callable[[], T], undo: Callable[[T], object] | None) -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.is_over = False
+        self.results: list[T] = []
         self._call = call
-        self._undo = undo
         self._lock = threading.Lock()
-        self._results: list[T] = []
-        self._is_abandoned = False
+        self._error: BaseException | None = None
 
-    def run(self) -> T:
-        result = self._call()
+    def run(self) -> None:
         with self._lock:
-            self._results.append(result)
-            is_abandoned = self._is_abandoned
-        if is_abandoned and self._undo is not None:
-            self._undo(result)
-        return result
+            if self.is_over:
+                return
+            try:
+                self.results.append(self._call())
+            except BaseException as error:  # noqa: BLE001 (it leaves in `result`)
+                self._error = error
+            self.is_over = True
 
-    def abandon(self) -> None:
-        with self._lock:
-            self._is_abandoned = True
-            results = self._results
-        # else the thread will see that it is abandoned, or the call failed
-        if results and self._undo is not None:
-            self._undo(results[0])
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self.results[0]
 
 
 class BlockingEffects:
-    """The effects without an event loop; none of them suspends."""
+    """The effects without an event loop; none of them suspends.
 
-    async def read(self, body: bytes | Iterable[bytes], most: int) -> bytes | None:
-        if isinstance(body, bytes):
+    Args:
+        run: runs a coroutine function to its end, on an event loop of its own or, in a thread of one, on that.
+    """
+
+    def __init__(self, run: Callable[..., object] = anyio.run) -> None:
+        self._run = run
+
+    async def read(self, body: bytes | bytearray | Iterable[bytes], most: int) -> bytes | None:
+        if isinstance(body, bytes | bytearray | str):
             return _within(body, most)
         whole = bytearray()
         for chunk in body:
@@ -156,23 +199,43 @@ class BlockingEffects:
     async def store(self, call: Callable[..., T], *args: object, undo: Callable[[T], object] | None = None) -> T:
         return call(*args)
 
+    async def perform(
+        self, handler: Handler, work: Callable[[Effects], Coroutine[Any, Any, T]], give_back: Callable[[], object]
+    ) -> T:
+        return await work(self)
+
     async def handle(self, handler: Handler, message: Message) -> None:
         result = handler(message)
         if inspect.isawaitable(result):
-            anyio.run(_wait_for, result)
+            self._run(_wait_for, result)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 (there is no event loop)
+
+    def ends(self, error: BaseException) -> bool:
+        # no signal reaches a thread
+        return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def check_handler(handler: object) -> None:
     """Check a handler.
 
     Raises:
-        ConfigurationError: it cannot be called.
+        ConfigurationError: it cannot be called, or what it does would never be done.
     """
     if not callable(handler):
         raise ConfigurationError("handler takes a function, or a coroutine function, of one Message")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise ConfigurationError("handler takes no generator function: calling one runs none of it")
+
+
+def is_on_asyncio() -> bool:
+    """Say whether the running event loop is asyncio's; if there is one, it is trio's otherwise."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_coroutine_function(handler: Handler) -> bool:
@@ -185,5 +248,7 @@ async def _wait_for(result: Awaitable[object]) -> None:
     await result
 
 
-def _within(body: bytes, most: int) -> bytes | None:
-    return body if len(body) <= most else None
+def _within(body: object, most: int) -> bytes | None:
+    if not isinstance(body, bytes | bytearray):
+        raise TypeError("a body is bytes, or chunks of bytes")
+    return bytes(body) if len(body) <= most else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class StartsAfresh(Protocol):
@@ -17,7 +17,18 @@ class StartsAfresh(Protocol):
     def _start_afresh(self) -> None: ...
 
 
+@runtime_checkable
+class PreparesForFork(Protocol):
+    """Whatever may not be held while the process forks."""
+
+    def _before_fork(self) -> None: ...
+
+    def _after_fork_in_parent(self) -> None: ...
+
+
 _holders: weakref.WeakSet[StartsAfresh] = weakref.WeakSet()
+# between `fork`'s two ends; forking is one thread's at a time
+_prepared: list[PreparesForFork] = []
 
 
 def start_afresh_after_fork(holder: StartsAfresh) -> None:
@@ -25,11 +36,24 @@ def start_afresh_after_fork(holder: StartsAfresh) -> None:
     _holders.add(holder)
 
 
-def _in_child() -> None:
+def _before() -> None:
     for holder in list(_holders):
-        holder._start_afresh()  # noqa: SLF001 (that is what it is for)
+        if isinstance(holder, PreparesForFork):
+            holder._before_fork()  # noqa: SLF001 (that is what it is for)
+            _prepared.append(holder)
+
+
+def _in_parent() -> None:
+    while _prepared:
+        _prepared.pop()._after_fork_in_parent()  # noqa: SLF001 (the same)
+
+
+def _in_child() -> None:
+    _prepared.clear()
+    for holder in list(_holders):
+        holder._start_afresh()  # noqa: SLF001 (the same)
 
 
 # Windows has no fork
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -5,7 +5,7 @@ Rule 1: the order is: the secret (401), the method (405), the length (413), the 
 Rule 2: the secret is the last segment of the path, or the password of HTTP basic auth. Every candidate is
         compared with every secret, as digests of bytes, in constant time.
 Rule 3: without a secret nothing starts, unless `allow_unauthenticated=True` is spelled out.
-Rule 4: what is kept of a secret is its digest; no header and no path is in any `repr`.
+Rule 4: secrets are compared by digest, and kept where no `repr` shows them; neither does one show a header or a path.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 MAX_BODY = 64 * 1024
 _STRENGTH = 128  # bits
+# different ones, of which random digits of that strength have fewer once in a billion; a placeholder like 'xxx…' has
+_LEAST_LETTERS = 6
 # what a URL carries as it is (RFC 3986, "unreserved")
 _SECRET = re.compile(r"[A-Za-z0-9._~-]+")
 _ALPHABETS = ((r"[0-9]+", 10), (r"[0-9a-f]+|[0-9A-F]+", 16), (r"[0-9a-z._~-]+|[0-9A-Z._~-]+", 36), (r".+", 64))
@@ -80,7 +82,7 @@ def read_secrets(secret: str | Sequence[str]) -> tuple[Secret, ...]:
                 "a webhook's secret is made of the letters A-Z and a-z, digits, '-', '.', '_' and '~': "
                 "make one with new_secret()"
             )
-        if _most_bits(each) < _STRENGTH:
+        if _most_bits(each) < _STRENGTH or len(set(each)) < _LEAST_LETTERS:
             raise ConfigurationError(
                 "a webhook's secret must have at least 128 bits (22 random letters and digits, or 32 hexadecimal "
                 "digits): make one with new_secret()"

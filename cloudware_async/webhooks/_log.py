@@ -2,13 +2,15 @@
 
 Rule 1: no secret, text or whole number is logged. Of an exception its class and place are, for its words may hold
         what the handler was working on.
-Rule 2: servers log the paths of requests, and the path may hold the secret. So what they log goes through a filter.
+Rule 2: servers log the paths of requests, and the path may hold the secret. So what they log goes through a filter:
+        words, arguments, extra fields, tracebacks; a letter of the secret may be percent-encoded.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import re
 import traceback
 from typing import TYPE_CHECKING, Any, final
 
@@ -26,6 +28,9 @@ _LOGGERS_OF_PATHS = (
     "aiohttp.access",
     "aiohttp.server",
     "django.request",
+    "django.security.DisallowedHost",
+    "django.security.RequestDataTooBig",
+    "django.security.csrf",
     "django.server",
     "gunicorn.access",
     "gunicorn.error",
@@ -66,22 +71,24 @@ def _describe(error: BaseException) -> str:
 
 @final
 class SecretFilter(logging.Filter):
-    """Takes secrets out of every log record that passes, in its words, its arguments and its extra fields."""
+    """Takes secrets out of every log record that passes: its words, arguments, extra fields and traceback."""
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         super().__init__()
         self._secrets: frozenset[str] = frozenset()
+        self._pattern = _NOTHING
         self.add(secrets)
 
     def add(self, secrets: Iterable[Secret]) -> None:
         """Take out these too."""
-        # a new set, for another thread may be looking through the old one
         self._secrets |= {secret.reveal() for secret in secrets}
+        # a new pattern, for another thread may be looking with the old one
+        self._pattern = re.compile("|".join(map(_spellings, self._secrets))) if self._secrets else _NOTHING
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take the secrets out, and let the record pass."""
         for name, value in list(vars(record).items()):
-            if isinstance(value, str):
+            if name not in ("args", "exc_info"):
                 setattr(record, name, self._hide(value))
         if isinstance(record.args, tuple):
             record.args = tuple(self._hide(each) for each in record.args)
@@ -89,17 +96,31 @@ class SecretFilter(logging.Filter):
             # a copy of the same kind: gunicorn's gives '-' for what it lacks
             record.args = copy.copy(record.args)
             record.args.update({name: self._hide(value) for name, value in record.args.items()})
+        if record.exc_info and record.exc_info[0] is not None:
+            shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            if self._pattern.search(shown):
+                # what a formatter shows where there is no `exc_info`
+                record.exc_text = self._pattern.sub(HIDDEN, shown)
+                record.exc_info = None
         return True
 
     def _hide(self, value: Any) -> Any:
+        if value is None or isinstance(value, int | float):
+            return value
         try:
             shown = str(value)
         except Exception:  # noqa: BLE001 (it cannot be logged either)
             return value
-        hidden = shown
-        for secret in self._secrets:
-            hidden = hidden.replace(secret, HIDDEN)
+        hidden = self._pattern.sub(HIDDEN, shown)
         return value if hidden == shown else hidden
+
+
+_NOTHING = re.compile(r"(?!)")
+
+
+def _spellings(secret: str) -> str:
+    """Give a pattern for a secret as it may stand in a URL (RFC 3986, 2.1)."""
+    return "".join(f"(?:{re.escape(letter)}|%(?i:{ord(letter):02x}))" for letter in secret)
 
 
 _of_all_receivers = SecretFilter()

@@ -7,6 +7,7 @@ Rule 2: every open store holds a *seat*, a number of its own, and a claim names 
 Rule 3: one connection, one thread at a time. What is held is noted after the commit, before the next thread.
 Rule 4: a broken connection is made again, once a call: every call may be repeated. The store sits down on its old
         seat, if nobody has taken it meanwhile, and so keeps its claims.
+Rule 5: where no connection could be made, who waited for its turn meanwhile fails too, and does not try for as long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cloudware_async.webhooks._forks import start_afresh_after_fork
 from cloudware_async.webhooks._store import HORIZON, Recorded, Standing, read_horizon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     import psycopg
 
@@ -104,6 +105,7 @@ class PostgreSQLStore:
         self._held: set[bytes] = set()
         self._next_purge = 0.0
         self._next_look_for_dead = 0.0
+        self._unreachable_at = 0.0
 
     def claim(self, key: bytes) -> Standing:
         """Claim a message for the caller, unless it was handled or somebody else is at it.
@@ -135,7 +137,7 @@ class PostgreSQLStore:
                     )
                 return standing
 
-        with self._lock:
+        with self._turn():
             standing = self._call(work)
             if standing is Standing.CLAIMED:
                 self._held.add(key)
@@ -167,7 +169,7 @@ class PostgreSQLStore:
                 (key,),
             )
 
-        with self._lock:
+        with self._turn():
             self._call(work)
             self._held.discard(key)
 
@@ -190,7 +192,7 @@ class PostgreSQLStore:
                     (delay, *claim),
                 )
 
-        with self._lock:
+        with self._turn():
             self._call(work)
             self._held.discard(key)
 
@@ -205,13 +207,14 @@ class PostgreSQLStore:
             self._purge(connection)
             connection.execute(
                 "INSERT INTO cloudware_webhooks AS kept (key, body) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET"
-                " body = COALESCE(kept.body, excluded.body), due_at = excluded.due_at, handled_at = NULL"
+                " body = COALESCE(kept.body, excluded.body), handled_at = NULL,"
+                " due_at = CASE WHEN kept.claimed_by IS NULL THEN excluded.due_at ELSE kept.due_at END"
                 " WHERE kept.handled_at < statement_timestamp() - make_interval(secs => %s)"
-                " OR (kept.handled_at IS NULL AND kept.claimed_by IS NULL)",
+                " OR kept.handled_at IS NULL",
                 (key, body, self._horizon),
             )
 
-        with self._lock:
+        with self._turn():
             self._call(work)
 
     def take(self, most: int) -> list[Recorded]:
@@ -224,7 +227,10 @@ class PostgreSQLStore:
         def work(connection: Connection) -> list[Recorded]:
             self._free_the_dead(connection)
             rows = connection.execute(
-                "UPDATE cloudware_webhooks SET claimed_by = %s, attempts = attempts + 1 WHERE key = ANY(ARRAY("
+                # the pause is `longest_pause`
+                "UPDATE cloudware_webhooks SET claimed_by = %s, attempts = attempts + 1,"
+                " due_at = CASE WHEN attempts = 0 THEN due_at ELSE statement_timestamp()"
+                " + make_interval(secs => LEAST(600, 2.0 ^ LEAST(attempts - 1, 10))) END WHERE key = ANY(ARRAY("
                 " SELECT key FROM cloudware_webhooks"
                 " WHERE handled_at IS NULL AND body IS NOT NULL AND due_at <= statement_timestamp()"
                 " AND (claimed_by IS NULL OR (claimed_by = %s AND NOT key = ANY(%s)))"
@@ -234,7 +240,7 @@ class PostgreSQLStore:
             ).fetchall()
             return [Recorded(*row) for row in rows]
 
-        with self._lock:
+        with self._turn():
             taken = self._call(work)
             self._held.update(each.key for each in taken)
         return taken
@@ -248,6 +254,16 @@ class PostgreSQLStore:
             self._seat = 0
 
     # ------------------------------------------------------------ the connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Generator[None]:
+        import psycopg
+
+        came = time.monotonic()
+        with self._lock:
+            if self._connection is None and came < self._unreachable_at:
+                raise psycopg.OperationalError("the database could not be reached")
+            yield
 
     def _call(self, work: Callable[[Connection], T]) -> T:
         import psycopg
@@ -270,7 +286,11 @@ class PostgreSQLStore:
     def _connect(self) -> Connection:
         import psycopg
 
-        connection = psycopg.connect(autocommit=True, **self._options)
+        try:
+            connection = psycopg.connect(autocommit=True, **self._options)
+        except psycopg.OperationalError:
+            self._unreachable_at = time.monotonic()
+            raise
         try:
             connection.execute(_SESSION)
             row = connection.execute("SELECT to_regclass('cloudware_webhooks')").fetchone()

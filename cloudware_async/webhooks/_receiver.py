@@ -9,8 +9,6 @@ Rule 4: whatever the handler or the store raises becomes a status. Only what is 
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, final
 
@@ -25,7 +23,7 @@ from cloudware_async.webhooks._gate import MAX_BODY, Gate, Headers
 from cloudware_async.webhooks._intake import Inbound, take_in
 from cloudware_async.webhooks._log import SecretFilter, hide_from_servers, log_handler_failure, log_store_failure
 from cloudware_async.webhooks._store import DurableStore, MemoryStore, Standing, Store
-from cloudware_async.webhooks._turn import claim
+from cloudware_async.webhooks._turn import Turns
 from cloudware_async.webhooks._worker import Worker
 
 if TYPE_CHECKING:
@@ -81,18 +79,17 @@ class Receiver:
         self._handler = handler
         self._gate = Gate(secret, max_body=max_body, allow_unauthenticated=allow_unauthenticated)
         self._store = read_store(store)
+        self._turns = Turns(self._store)
         self.log_filter: logging.Filter = SecretFilter(self._gate.secrets)
         hide_from_servers(self._gate.secrets)
-        self._worker: Worker | None = None
         self._start_afresh()
         start_afresh_after_fork(self)
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         # a thread or a task that a child process does not have
-        self._worker = None
-        self._task: object = None
-        self._thread: threading.Thread | None = None
+        self._worker: Worker | None = None
+        self._entered = 0
 
     async def receive(self, method: str, path: str, headers: Headers, body: bytes | AsyncIterable[bytes]) -> int:
         """Take one request and give the status to answer with; never raises an `Exception` of its own.
@@ -127,18 +124,25 @@ class Receiver:
         return 200
 
     async def _handle_now(self, effects: Effects, inbound: Inbound) -> int:
-        standing = await claim(effects, self._store, inbound.key)
+        standing = await self._turns.claim(effects, inbound.key)
         if standing is not Standing.CLAIMED:
             return 200 if standing is Standing.HANDLED else 503
+        return await effects.perform(
+            self._handler,
+            lambda effects: self._handle(effects, inbound),
+            give_back=lambda: self._turns.give_back(inbound.key),
+        )
+
+    async def _handle(self, effects: Effects, inbound: Inbound) -> int:
         try:
             await effects.handle(self._handler, inbound.message)
         except BaseException as error:
-            await effects.store(self._store.release, inbound.key, 0)
             log_handler_failure(inbound.body, error)
+            await self._turns.settle(effects, inbound.key, is_handled=False)
             if not isinstance(error, Exception):
                 raise
             return 500
-        await effects.store(self._store.finish, inbound.key)
+        await self._turns.settle(effects, inbound.key, is_handled=True)
         return 200
 
     # ------------------------------------------------------------ the background
@@ -153,16 +157,23 @@ class Receiver:
             self._start(self._store, on_loop=False)
 
     def stop(self) -> None:
-        """End what `start` began: nothing new is handled; what is under way has 10 seconds to end. Close the store."""
-        worker = self._worker
+        """End what `start` began, and close the store. Nothing new is handled.
+
+        What is under way has 10 seconds to end: a coroutine is cut off then, and handled again by the next run.
+        A function cannot be cut off, and is waited for.
+
+        Raises:
+            ConfigurationError: the background is a task of this thread's event loop, where it ends with
+                `async with receiver:`.
+        """
+        with self._lock:
+            worker = self._worker
         if worker is not None:
             worker.stop()
-            worker.ended.wait()
-        if self._thread is not None:
-            self._thread.join()
         self._store.close()
 
     async def __aenter__(self) -> Self:
+        self._entered += 1
         if isinstance(self._store, DurableStore):
             self._start(self._store, on_loop=True)
         return self
@@ -170,21 +181,20 @@ class Receiver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.stop)
+        self._entered -= 1
+        if self._entered == 0:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.stop)
 
     def _start(self, store: DurableStore, *, on_loop: bool) -> Worker:
         with self._lock:
-            if self._worker is None or self._worker.ended.is_set():
-                self._worker = worker = Worker(store, self._handler)
-                if not on_loop:
-                    self._thread = threading.Thread(target=anyio.run, args=(worker.run,), name="cloudware-webhooks")
-                    self._thread.start()
-                elif _is_on_asyncio():
-                    # kept, for the loop keeps none
-                    self._task = asyncio.get_running_loop().create_task(worker.run(), name="cloudware-webhooks")
+            if self._worker is None or self._worker.is_over:
+                worker = Worker(store, self._handler)
+                if on_loop:
+                    worker.start_on_loop()
                 else:
-                    sys.modules["trio"].lowlevel.spawn_system_task(worker.run, name="cloudware-webhooks")
+                    worker.start_in_thread()
+                self._worker = worker
             return self._worker
 
 
@@ -199,11 +209,3 @@ def read_store(store: object) -> Store:
     if isinstance(store, type) or not isinstance(store, Store):
         raise ConfigurationError("store takes a MemoryStore(), a SQLiteStore(path) or a PostgreSQLStore(conninfo)")
     return store
-
-
-def _is_on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

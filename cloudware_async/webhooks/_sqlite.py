@@ -5,6 +5,8 @@ Rule 2: every open store holds a *seat*, a number of its own, and a claim names 
         on a file beside the database, which the operating system frees when the process dies. Whoever can lock
         a seat may free its claims.
 Rule 3: one connection, one thread at a time. What is held is noted after the commit, before the next thread.
+Rule 4: no connection to the database outlives a `fork`, in either process (SQLite, "How To Corrupt", 2.6). A child
+        keeps its parent's lock of a seat unused.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, final
 
 from cloudware_async._errors import ConfigurationError
 from cloudware_async.webhooks._forks import start_afresh_after_fork
-from cloudware_async.webhooks._store import HORIZON, Recorded, Standing, read_horizon
+from cloudware_async.webhooks._store import HORIZON, Recorded, Standing, longest_pause, read_horizon
 
 if TYPE_CHECKING:
     import sqlite3
@@ -69,16 +71,22 @@ class SQLiteStore:
             raise ConfigurationError("SQLiteStore takes the path of a file in a folder that exists")
         self._horizon = read_horizon(horizon)
         self._of_parents: list[object] = []
-        self._connection: sqlite3.Connection | None = None
         self._seat_lock: sqlite3.Connection | None = None
         self._start_afresh()
         start_afresh_after_fork(self)
 
+    def _before_fork(self) -> None:  # pyright: ignore[reportUnusedFunction] (`_forks` calls it)
+        self._lock.acquire()
+        self._disconnect()
+
+    def _after_fork_in_parent(self) -> None:  # pyright: ignore[reportUnusedFunction] (the same)
+        self._lock.release()
+
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        # kept, so that nothing closes them in this process
-        self._of_parents += [self._connection, self._seat_lock]
-        self._connection = None
+        self._connection: sqlite3.Connection | None = None
+        # kept, so that nothing closes it in this process
+        self._of_parents.append(self._seat_lock)
         self._seat_lock = None
         self._seat = 0
         # the messages that this store has handed out and not got back
@@ -124,9 +132,11 @@ class SQLiteStore:
         """
         with self._lock:
             with self._transaction() as connection:
+                # the row may be gone: whoever closed the store has ended the claim
                 connection.execute(
-                    "UPDATE webhooks SET body = NULL, attempts = 0, claimed_by = NULL, handled_at = ? WHERE key = ?",
-                    (time.time(), key),
+                    "INSERT INTO webhooks (key, due_at, handled_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+                    " body = NULL, attempts = 0, claimed_by = NULL, handled_at = excluded.handled_at",
+                    (key, time.time(), time.time()),
                 )
             self._held.discard(key)
 
@@ -157,8 +167,9 @@ class SQLiteStore:
             now = time.time()
             connection.execute(
                 "INSERT INTO webhooks (key, body, due_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-                " body = COALESCE(body, excluded.body), due_at = excluded.due_at, handled_at = NULL"
-                " WHERE handled_at < ? OR (handled_at IS NULL AND claimed_by IS NULL)",
+                " body = COALESCE(body, excluded.body), handled_at = NULL,"
+                " due_at = CASE WHEN claimed_by IS NULL THEN excluded.due_at ELSE due_at END"
+                " WHERE handled_at < ? OR handled_at IS NULL",
                 (key, body, now, now - self._horizon),
             )
 
@@ -178,10 +189,12 @@ class SQLiteStore:
                     (time.time(), self._seat, most + len(self._held)),
                 ).fetchall()
                 taken = [Recorded(*row) for row in rows if row[0] not in self._held][:most]
-                connection.executemany(
-                    "UPDATE webhooks SET claimed_by = ?, attempts = ? WHERE key = ?",
-                    [(self._seat, each.attempts, each.key) for each in taken],
-                )
+                for each in taken:
+                    pause = longest_pause(each.attempts - 1) if each.attempts > 1 else 0.0
+                    connection.execute(
+                        "UPDATE webhooks SET claimed_by = ?, attempts = ?, due_at = ? WHERE key = ?",
+                        (self._seat, each.attempts, time.time() + pause, each.key),
+                    )
             self._held.update(each.key for each in taken)
         return taken
 
@@ -191,24 +204,26 @@ class SQLiteStore:
             self._close()
 
     def _close(self) -> None:
-        for connection in (self._connection, self._seat_lock):
-            if connection is not None:
-                connection.close()
-        self._connection = self._seat_lock = None
+        self._disconnect()
+        if self._seat_lock is not None:
+            self._seat_lock.close()
+        self._seat_lock = None
         self._held.clear()
         self._next_look_for_dead = 0.0
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         """Open the file if need be; the block's end commits, an exception undoes."""
         if self._connection is None:
-            try:
-                self._connection = self._open()
-                self._sit_down(self._connection)
-            except BaseException:
-                self._close()
-                raise
+            self._connection = self._open()
         connection = self._connection
+        if self._seat_lock is None:
+            self._sit_down(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection

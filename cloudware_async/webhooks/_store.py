@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DAY = 24 * 60 * 60.0  # seconds
 HORIZON = 7 * DAY
+_LONGEST_PAUSE = 600.0
 
 
 class Standing(Enum):
@@ -84,8 +85,17 @@ class DurableStore(Store, Protocol):
         ...
 
     def take(self, most: int) -> Sequence[Recorded]:
-        """Claim the recorded messages that are due, at most so many, oldest first."""
+        """Claim the recorded messages that are due, at most so many, oldest first.
+
+        One that has been handed out before waits for `longest_pause`, should the process die of it again.
+        """
         ...
+
+
+def longest_pause(attempts: int) -> float:
+    """Say how many seconds at most a message waits after so many attempts: one, doubled each time, at most 600."""
+    # the exponent is bounded: 2.0**1024 overflows
+    return min(_LONGEST_PAUSE, 2.0 ** min(attempts - 1, 60))
 
 
 def read_horizon(horizon: object) -> float:

@@ -7,7 +7,8 @@ Rule 2: the endpoint fails by raising, an `HTTPException` too, or by setting a s
 """
 
 # no `from __future__ import annotations` here: FastAPI cannot look up names that an object's `__call__` has as strings
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import TYPE_CHECKING, final
 
 try:
@@ -21,10 +22,10 @@ from cloudware_async._models import Message
 from cloudware_async.webhooks._effects import AsyncEffects
 from cloudware_async.webhooks._gate import MAX_BODY, Gate, response_headers
 from cloudware_async.webhooks._intake import take_in
-from cloudware_async.webhooks._log import SecretFilter, hide_from_servers
+from cloudware_async.webhooks._log import SecretFilter, hide_from_servers, log_store_failure
 from cloudware_async.webhooks._receiver import read_store
 from cloudware_async.webhooks._store import Standing, Store
-from cloudware_async.webhooks._turn import claim
+from cloudware_async.webhooks._turn import Turns
 
 if TYPE_CHECKING:
     import logging
@@ -38,8 +39,12 @@ class Webhook:
 
         webhook = Webhook(secret=SECRET)
 
-        @app.post("/webhooks/{secret}")
+        @app.api_route("/webhooks/{rest:path}", methods=["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
         async def receive(sms: Annotated[Message, Depends(webhook, scope="function")]) -> None: ...
+
+    The route takes every method and path under a prefix, so that whoever lacks the secret gets 401 and learns nothing
+    else. The endpoint fails by raising, or by setting a status from 400 on its `Response` parameter: a `Response`
+    that it returns is not seen, and the message counts as handled.
 
     With `scope="function"` a message is marked as handled before the answer is sent; without, after.
 
@@ -69,6 +74,7 @@ class Webhook:
     ) -> None:
         self._gate = Gate(secret, max_body=max_body, allow_unauthenticated=allow_unauthenticated)
         self._store = read_store(store)
+        self._turns = Turns(self._store)
         self.log_filter: logging.Filter = SecretFilter(self._gate.secrets)
         hide_from_servers(self._gate.secrets)
 
@@ -84,15 +90,26 @@ class Webhook:
         )
         if isinstance(inbound, int):
             raise HTTPException(inbound, headers=response_headers(inbound))
-        standing = await claim(effects, self._store, inbound.key)
+        with _answered_with_500():
+            standing = await self._turns.claim(effects, inbound.key)
         if standing is not Standing.CLAIMED:
             status = 200 if standing is Standing.HANDLED else 503
             raise HTTPException(status, headers=response_headers(status))
-        has_failed = True
+        is_handled = False
         try:
             yield inbound.message
             # None unless the endpoint set it
-            has_failed = (response.status_code or 200) >= 400
+            is_handled = (response.status_code or 200) < 400
         finally:
-            settle = self._store.release if has_failed else self._store.finish
-            await effects.store(settle, inbound.key, *((0,) if has_failed else ()))
+            with _answered_with_500():
+                await self._turns.settle(effects, inbound.key, is_handled=is_handled)
+
+
+@contextlib.contextmanager
+def _answered_with_500() -> Generator[None]:
+    """Log that the store failed, and have it answered as a receiver would."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (whatever a store raises)
+        log_store_failure(error)
+        raise HTTPException(500) from None

@@ -13,7 +13,8 @@ app = FastAPI()
 webhook = Webhook(secret=os.environ["WEBHOOK_SECRET"])
 
 
-@app.post("/webhooks/{secret}")
+# every method and path under a prefix, so that whoever lacks the secret is told nothing else
+@app.api_route("/webhooks/{rest:path}", methods=["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
 async def receive(sms: Annotated[Message, Depends(webhook, scope="function")]) -> None:
     """Called once for each text."""
     print(sms.from_, sms.message, flush=True)
