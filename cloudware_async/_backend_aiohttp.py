@@ -1,8 +1,8 @@
 """The effects over an `aiohttp.ClientSession` of the user's, on asyncio.
 
 Rule 1: the session is the user's: it is never closed here, and only what a request needs is set, on the request.
-Rule 2: aiohttp tells no byte count, so the kind of the exception alone decides whether a text may have gone out.
-        (It repeats a GET by itself on a connection that the server has closed, and never a POST.)
+Rule 2: a send's body is a payload that notes when aiohttp begins to write it: until then no text can have gone out.
+        (aiohttp repeats a GET by itself on a connection that the server has closed, and never a POST.)
 Rule 3: bodies are read in pieces and undecoded, so that the cap holds for what a compressed one becomes.
 """
 
@@ -14,25 +14,24 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import anyio
 import yarl
 from multidict import CIMultiDict
 
 from cloudware_async._backend_async import AsyncEffects, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
-    GRACE,
     Attempt,
     Collector,
     classify,
     forget_nothing,
     make_headers,
 )
-from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
-from cloudware_async._wire import MEBIBYTE, Answer, Failure, FailureKind
+from cloudware_async._wire import MEBIBYTE, Answer, Failure
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
     from cloudware_async._wire import Request
 
 
@@ -44,6 +43,7 @@ class AiohttpBackend(AsyncEffects):
         if getattr(session, "auth", None) is not None:
             raise ConfigurationError("the aiohttp session has auth= of its own: make it without")
         self._session: aiohttp.ClientSession = session
+        self._timeout = aiohttp.ClientTimeout()
         self._urls: dict[str, yarl.URL] = {}
         self._headers: tuple[object, CIMultiDict[str]] = (None, CIMultiDict())
 
@@ -55,35 +55,30 @@ class AiohttpBackend(AsyncEffects):
         if self._session.closed:
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
-        outcome: Answer | Failure = attempt.failure(FailureKind.TIMEOUT)
-        with our_request(), anyio.move_on_after(attempt.left() + GRACE):
-            try:
-                outcome = await self._exchange(request, attempt)
-            except Exception as error:  # noqa: BLE001 (every kind is classified)
-                outcome = classify(error, attempt)
-        return outcome
-
-    async def _exchange(self, request: Request, attempt: Attempt) -> Answer:
         collector = Collector(request.max_body)
-        async with self._session.request(
-            request.method,
-            self._url(request),
-            data=_payload(request.body),
-            headers=self._prepared(request),
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=False,
-            # reading is bounded from outside, and nothing is rounded up to whole seconds
-            timeout=aiohttp.ClientTimeout(
-                connect=attempt.left_to_begin(), sock_connect=attempt.left_to_connect(), ceil_threshold=math.inf
-            ),
-        ) as response:
-            while chunk := await response.content.readany():
-                if not collector.add(chunk):
-                    # what is left of it is not waited for
-                    response.close()
-                    break
-            return Answer(response.status, list(response.raw_headers), b"".join(collector.chunks), collector.left >= 0)
+        try:
+            async with (
+                asyncio.timeout(attempt.left()),
+                self._session.request(
+                    request.method,
+                    self._url(request),
+                    data=_payload(request.body, attempt),
+                    headers=self._prepared(request),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    auto_decompress=False,
+                    timeout=self._connecting(connect_timeout),
+                ) as response,
+            ):
+                while chunk := await response.content.readany():
+                    if not collector.add(chunk):
+                        # what is left of it is not waited for
+                        response.close()
+                        break
+                body = b"".join(collector.chunks)
+                return Answer(response.status, list(response.raw_headers), body, collector.left >= 0)
+        except Exception as error:  # noqa: BLE001 (every kind is classified)
+            return classify(error, attempt)
 
     def _url(self, request: Request) -> yarl.URL:
         """Give the URL as it stands, neither decoded nor encoded again; a send's is kept."""
@@ -93,6 +88,13 @@ class AiohttpBackend(AsyncEffects):
             if request.is_send:
                 self._urls[request.target] = url
         return url
+
+    def _connecting(self, seconds: float) -> aiohttp.ClientTimeout:
+        """Give what bounds connecting, kept from call to call; the rest is bounded from outside."""
+        if self._timeout.sock_connect != seconds:
+            # nothing is rounded up to whole seconds
+            self._timeout = aiohttp.ClientTimeout(sock_connect=seconds, ceil_threshold=math.inf)
+        return self._timeout
 
     def _prepared(self, request: Request) -> CIMultiDict[str]:
         """Give the headers; the last send's are kept."""
@@ -107,6 +109,30 @@ class AiohttpBackend(AsyncEffects):
         self.usable.close(forget_nothing)
 
 
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+class _Body(aiohttp.BytesPayload):
+    """The body of a send, watched (rule 2)."""
+
+    def __init__(self, body: bytes, attempt: Attempt) -> None:
+        super().__init__(body)
+        self._attempt = attempt
+
+    @property
+    def size(self) -> int | None:
+        # aiohttp asks when it makes a request; a mock makes none, and is not watched
+        self._attempt.watched = True
+        return super().size
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self._attempt.written = True
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._attempt.written = True
+        await super().write_with_length(writer, content_length)
+
+
+def _payload(body: bytes | None, attempt: Attempt) -> _Body | io.BytesIO | None:
+    if body is None:
+        return None
     # aiohttp warns of longer bytes, which it would write in one go
-    return body if body is None or len(body) <= MEBIBYTE else io.BytesIO(body)
+    return _Body(body, attempt) if len(body) <= MEBIBYTE else io.BytesIO(body)

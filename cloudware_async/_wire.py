@@ -610,25 +610,51 @@ def _decoded(answer: Answer, request: Request) -> bytes:
     return body
 
 
+def _read_documented_receipt(value: Any) -> Receipt | None:
+    """Read a receipt that has the documented form to the letter; None for any other (as `_read_documented` does)."""
+    try:
+        data = value["data"]
+        name, title, description = data["id"], data["name"], data["description"]
+        created, updated = data["created_at"], data["updated_at"]
+        if (
+            len(value) == 2
+            and len(data) == 5
+            and value["status"] == "success"
+            and type(name) is type(title) is type(description) is str
+            and created[4::3] == updated[4::3] == "--T::Z"
+            and len(created) == len(updated) == 20
+            and created[11:13] != "24" != updated[11:13]
+        ):
+            return Receipt(name, "success", title, description, _read_iso(created), _read_iso(updated))
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
 def _structure_receipt(value: Any) -> Receipt:
     """Take for accepted what `status` calls a success, or what has no `status` and an object under `data`."""
+    receipt = _read_documented_receipt(value)
+    if receipt is not None:
+        return receipt
     data = value.get("data") if isinstance(value, dict) else None
     is_accepted = isinstance(value, dict) and (
         value["status"] == "success" if "status" in value else isinstance(data, dict)
     )
     if not is_accepted:
         raise Malformed("", "does not say that the text was accepted")
-    known: dict[str, Any] = {}
     extra = {key: item for key, item in value.items() if key != "status"}
+    known: dict[str, Any] = {}
     if isinstance(data, dict):
         del extra["data"]
-        extra.update(data)
-        for name, structure in _RECEIPT_FIELDS.items():
-            try:
-                known[name] = structure(extra.get(name), None)
-            except (TypeError, ValueError, OverflowError):
-                continue  # malformed: it stays in extra
-            extra.pop(name, None)
+        for name, item in data.items():
+            structure = _RECEIPT_FIELDS.get(name)
+            if structure is not None:
+                try:
+                    known[name] = structure(item, None)
+                    continue
+                except (TypeError, ValueError, OverflowError):
+                    pass  # malformed: it stays in extra
+            extra[name] = item
     return Receipt(status=value.get("status"), extra=extra, **known)
 
 

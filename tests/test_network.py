@@ -293,6 +293,40 @@ async def test_aiohttp_never_repeats_a_send(world: World) -> None:
 
 
 @pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+async def test_a_send_that_waits_for_a_connection_of_aiohttps(world: World) -> None:
+    """A send that found no connection in time was not sent: aiohttp never began to write it."""
+    with FaultServer(Script(((ReadRequest(), Hang()),))) as server:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+            world.client(server, http_client=session, timeout=1.5) as cloudware,
+            world.crew() as crew,
+        ):
+            job = crew.start(lambda: cloudware.send(TO, "first"))
+            assert await world.wait(server.wait_for, 1)
+            with pytest.raises(APITimeoutError) as caught:
+                await cloudware.with_options(timeout=0.3).send(TO, "second")
+        assert ["POST"] == [request.method for request in server.ledger]
+    assert not caught.value.may_have_been_sent
+    assert isinstance(job.error, APITimeoutError)
+    assert job.error.may_have_been_sent
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+async def test_an_aiohttp_session_that_is_a_mock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can see whether a text was written, it may have gone out."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise aiohttp.ServerDisconnectedError
+
+    async with aiohttp.ClientSession() as session, world.make(TOKEN, http_client=session) as cloudware:
+        monkeypatch.setattr(session, "_request", fail)
+        with pytest.raises(APIConnectionError) as caught:
+            await cloudware.send(TO, "Hello")
+    assert caught.value.may_have_been_sent
+    assert 1 == caught.value.attempts
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # aiohttp 4 will have no auth= to refuse
 async def test_an_aiohttp_session_with_auth_is_refused(world: World) -> None:
     """It would put its own header in the token's place."""
