@@ -6,7 +6,8 @@
 Rule 1. 200 pages of 100 messages. The server answers each page 5 ms after it was asked; the consumer works 5 ms on
         each, in which it waits as for a database. Neither is exact: timers are late. So both are measured alone, in
         the same round: the server by a plain socket that asks for all pages and decodes none, the consumer by doing
-        its work 200 times. The ideal is the slower of the two.
+        its work 200 times. The ideal is the slower of the two. Beside it stands, without a target, the same ideal
+        with httpx in the plain socket's place: what no client over httpx can be faster than.
 Rule 2. Nothing to overlap: the consumer only takes the messages. The server needs its 5 ms, or answers at once; then
         reading ahead can only cost.
 Rule 3. Memory is the peak of the whole process, in pages of 1,000; every page is made when it is asked for.
@@ -54,6 +55,24 @@ def walk_plain_socket(port: int) -> None:
             answer = connection.recv(1 << 20)
             while not is_whole(answer):
                 answer += connection.recv(1 << 20)
+
+
+async def walk_httpx_async(port: int) -> None:
+    """The same with `httpx.AsyncClient`."""
+    import httpx
+
+    async with httpx.AsyncClient() as client:
+        for page in range(PAGES):
+            await client.get(f"{address(port)}/v1/sms/messages?token={SLOW}.{page}")
+
+
+def walk_httpx_blocking(port: int) -> None:
+    """The same with `httpx.Client`."""
+    import httpx
+
+    with httpx.Client() as client:
+        for page in range(PAGES):
+            client.get(f"{address(port)}/v1/sms/messages?token={SLOW}.{page}")
 
 
 async def walk_async(port: int, listing: str, work: float, *, ahead: bool) -> None:
@@ -119,12 +138,15 @@ def ways(kind: str, port: int) -> dict[str, Callable[[], object]]:
 
     return {
         "server alone": lambda: walk_plain_socket(port),
+        "server alone, over httpx": (
+            (lambda: asyncio.run(walk_httpx_async(port))) if kind == "async" else lambda: walk_httpx_blocking(port)
+        ),
         "consumer alone": (lambda: asyncio.run(work_async(work))) if kind == "async" else lambda: work_blocking(work),
         "read ahead": walk(SLOW, work, ahead=True),
         "plain": walk(SLOW, work, ahead=False),
         "idle consumer, read ahead": walk(SLOW, 0, ahead=True),
         "idle consumer, plain": walk(SLOW, 0, ahead=False),
-        **{f"at once, {name} {turn}": walk(AT_ONCE, 0, ahead=ahead) for turn in range(4) for name, ahead in _PAIR},
+        **{f"at once, {name} {turn}": walk(AT_ONCE, 0, ahead=ahead) for turn in range(8) for name, ahead in _PAIR},
     }
 
 
@@ -183,7 +205,8 @@ def _peak() -> int:
 def walk_rows(kind: str, rounds: int, port: int) -> tuple[list[Row], dict[str, Any]]:
     """Measure the walks, and make the rows."""
     took = ask("listing.py", "walk", kind, rounds, port)
-    ideal = [max(pair) for pair in zip(took["server alone"], took["consumer alone"], strict=True)]
+    alone = [took[name] for name in ("server alone", "server alone, over httpx", "consumer alone")]
+    ideal, over_httpx = zip(*((max(s, c), max(h, c)) for s, h, c in zip(*alone, strict=True)), strict=True)
     exact = [PAGES * MILLISECONDS / 1000] * rounds
     found = [
         make_row(
@@ -195,6 +218,16 @@ def walk_rows(kind: str, rounds: int, port: int) -> tuple[list[Row], dict[str, A
             ours=took["read ahead"],
             theirs=ideal,
             floor=(f"{PAGES} times {MILLISECONDS} ms, if timers were exact", exact),
+        ),
+        make_row(
+            f"ahead-{kind}-httpx",
+            "the same",
+            "the ideal over httpx",
+            "wall",
+            None,
+            ours=took["read ahead"],
+            theirs=over_httpx,
+            floor=("the ideal", ideal),
         ),
         *(
             make_row(
