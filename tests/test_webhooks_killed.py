@@ -185,3 +185,8 @@ def judge(ledger: list[tuple[str, str, int]], killed: set[int]) -> None:
             in_flight[handler].add(name)
     assert all(len(names) <= AT_ONCE for names in in_flight.values())
     assert any(event == "fail" for event, _, _ in ledger)
+    begun = Counter((name, process) for event, name, process in ledger if event == "begin")
+    begun.subtract((name, process) for event, name, process in ledger if event in ("end", "fail"))
+    cut_off = {process for (_, process), count in begun.items() if count > 0}
+    assert cut_off, "no kill hit a handler at work"
+    assert cut_off <= killed

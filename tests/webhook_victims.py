@@ -16,6 +16,7 @@ import random
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def serve(listener: socket.socket, kind: str, where: str, ledger: Ledger) -> Non
     def handle(sms: Message) -> None:
         name = sms.message_id or ""
         ledger.write("begin", name)
+        # work enough that a kill finds some of it under way
+        time.sleep(chance.uniform(0, 0.004))
         if chance.random() < FAILING:
             ledger.write("fail", name)
             raise RuntimeError("now and then")
