@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import sys
 import threading
 import traceback
@@ -18,6 +19,7 @@ from attrs import evolve
 from webhook_cases import CASES, NEW, OLD, PREFIX, Case, basic, encode, message
 from webhook_servers import (
     HERE,
+    PATIENCE,
     aiohttp_serving,
     gunicorn_serving,
     listen,
@@ -39,7 +41,24 @@ TEXT = "a very private text"
 NUMBER = "2348012345678"
 FAILING = {"from": NUMBER, "to": f"+{NUMBER}", "message": TEXT}
 
-PRIVATE = (NEW, OLD, TEXT, NUMBER)
+# as a careless proxy may spell it
+ENCODED = "".join(f"%{ord(letter):02X}" for letter in NEW)
+
+PRIVATE = (NEW, OLD, TEXT, NUMBER, ENCODED)
+
+MALFORMED = [
+    f"POST {PREFIX}/{NEW} HTTP/9.9 and more",
+    f"POST {PREFIX}/{NEW}",
+    f"POST {PREFIX}/{NEW}\x00\x7f HTTP/1.1",
+    f"P\x01ST {PREFIX}/{NEW} HTTP/1.1\r\nHost: here",
+    f"POST {PREFIX}/{NEW} HTTP/1.1\r\nHost: not a host/{NEW}\r\nContent-Length: 0",
+    f"POST {PREFIX}/{NEW} HTTP/1.1\r\nHost: here\r\nContent-Length: many{NEW}",
+    f"POST {PREFIX}/{NEW} HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: {NEW}",
+    f"POST {PREFIX}/{NEW} HTTP/1.1\r\nHost: here\r\n{NEW}",
+    f"POST http://[{PREFIX}/{NEW} HTTP/1.1\r\nHost: here",
+    f"POST {PREFIX}/{ENCODED} HTTP/1.1\r\nHost: here\r\nContent-Length: 0",
+    f"GET {PREFIX}/{ENCODED.lower()} HTTP/1.1\r\nHost: here",
+]
 
 
 def handle(sms: Message) -> None:
@@ -66,6 +85,17 @@ def traffic() -> list[Case]:
 def send_traffic(port: int) -> None:
     for case in traffic():
         assert case.status == post(port, case).status
+    send_malformed(port)
+
+
+def send_malformed(port: int) -> None:
+    """What is no request at all, and what is hardly one; whatever the server makes of it."""
+    for head in MALFORMED:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(f"{head}\r\nConnection: close\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(65536):
+                    pass
 
 
 def check(log: str, *, paths: bool, handler: bool = True) -> None:
@@ -131,6 +161,7 @@ def test_logs(name: str, log: io.StringIO) -> None:
         for case in traffic():
             if is_ours or case.status != 500:
                 assert case.status == post(port, case).status
+        send_malformed(port)
     check(log.getvalue(), paths=name not in ("waitress", "Django"), handler=is_ours)
 
 

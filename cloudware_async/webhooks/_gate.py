@@ -98,14 +98,14 @@ def _most_bits(secret: str) -> float:
 
 @attrs.frozen(repr=False)
 class Head:
-    """Of a request's head, what the rules ask for; a header that stands there twice counts as none."""
+    """Of a request's head, what the rules ask for; of all but the encodings, one that stands there twice counts as none."""
 
     method: str
     path: str
     authorization: str | None
     content_length: str | None
     content_type: str | None
-    content_encoding: str | None
+    content_encoding: str
 
 
 def read_head(method: str, path: str, headers: Headers) -> Head:
@@ -195,7 +195,7 @@ class Gate:
     def check_type(self, head: Head) -> int | None:
         """Give the status that refuses a request by the type of its body, or None."""
         media_type = (head.content_type or "").partition(";")[0].strip().lower()
-        is_plain = (head.content_encoding or "").lower() in ("", "identity")
+        is_plain = head.content_encoding.lower() in ("", "identity")
         return None if media_type == "application/json" and is_plain else 415
 
 
