@@ -98,7 +98,7 @@ def _most_bits(secret: str) -> float:
 
 @attrs.frozen(repr=False)
 class Head:
-    """Of a request's head, what the rules ask for; of all but the encodings, one that stands there twice counts as none."""
+    """Of a head, what the rules ask for; a header that stands there twice counts as none, but for encodings."""
 
     method: str
     path: str
