@@ -393,6 +393,8 @@ def certificates() -> Certificates:
 def secure(client: socket.socket, certificates: Certificates) -> ssl.SSLSocket:
     """The client's side of TLS, which takes a missing close_notify for what it is."""
     context = certificates.client_context()
+    # some Pythons set it
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context.wrap_socket(client, server_hostname=LOOPBACK, suppress_ragged_eofs=False)
 
 
