@@ -429,7 +429,7 @@ def test_tls_end(certificates: Certificates, end: Step, expected: bool) -> None:
     ):
         client.sendall(REQUEST)
         assert b"HTTP" == client.recv(4)
-        with contextlib.nullcontext() if expected else pytest.raises(ssl.SSLEOFError):
+        with contextlib.nullcontext() if expected else pytest.raises(ssl.SSLError):
             assert b"" == client.recv(1)
 
 
