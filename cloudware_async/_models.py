@@ -76,7 +76,8 @@ class Page:
     Attributes:
         messages: the texts on it, in the service's order.
         query: the filters as the service understood them, or None.
-        cursor: where the page after this one begins; pass it to `messages(cursor=…)`.
+        cursor: where the page after this one begins, or this one again if `limit` cut it short; pass it to
+            `messages(cursor=…)`.
     """
 
     messages: tuple[Message, ...]

@@ -67,14 +67,16 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def start(*arguments: str | bytes, command=COMMAND, stdout=subprocess.PIPE, **settings: str) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | bytes, command=COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings: str
+) -> subprocess.Popen[str]:
     with interruptible():
         return subprocess.Popen(
             [*command, *arguments],
             env=environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             encoding="utf-8",
             # what is sent to its group reaches nobody else

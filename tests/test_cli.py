@@ -34,7 +34,7 @@ from command import (
     run_python,
     start,
 )
-from fault_server import Answer, Drop, FaultServer, Hang, ReadRequest, Script, listing
+from fault_server import Answer, Close, Drop, FaultServer, Hang, ReadRequest, Script, listing
 from rich.cells import cell_len
 
 from cloudware_async import Cloudware, Message
@@ -142,6 +142,8 @@ def test_wrong_values(sandbox, arguments):
         (("sandbox", "--port", "65536"), "--port: Must be <= 65535"),
         (("sandbox", "--token", "two words"), "access token has a space"),
         (("sandbox", "--webhook-url", "localhost"), "webhook_url must be like"),
+        (("sandbox", "--webhook-url", "http://xn--/"), "webhook_url must be like"),
+        (("sandbox", "--webhook-url", b"http://127.0.0.1/\xff"), "webhook_url must be like"),
         (("demo", "now"), "too many arguments"),
     ],
 )
@@ -468,6 +470,18 @@ def test_full_disk(sandbox, options):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         ended = run("messages", *options, stdout=full, **at(sandbox))
     assert (FAILED, f"the system refused: {os.strerror(errno.ENOSPC)}") == (ended.status, ended.line)
+
+
+@needs_posix
+@pytest.mark.parametrize("end", ["full", "closed"])
+@pytest.mark.parametrize(("to", "status"), [(NUMBER, UNKNOWN), ("12", MISUSED)])
+def test_no_stderr(end, to, status):
+    """Where the line cannot be said the status still tells whether the text may have gone out."""
+    with FaultServer(Script(then=(ReadRequest(), Close()))) as server, open("/dev/full", "wb") as full:  # noqa: PTH123
+        command = ("sh", "-c", '"$@" 2>&-', "sh", *COMMAND) if end == "closed" else COMMAND
+        process = start("send", to, "Hello", command=command, stderr=full, **at(server))
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert (status, "") == (process.returncode, output)
 
 
 # ---------------------------------------------------------------- Ctrl-C

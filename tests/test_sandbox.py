@@ -661,6 +661,23 @@ def test_an_inbound_text_is_posted_as_documented() -> None:
         assert {("/hooks?source=sandbox", "application/json")} == {(path, kind) for path, kind, _ in posts}
 
 
+def test_a_text_may_be_let_in_over_http(caplog: pytest.LogCaptureFixture) -> None:
+    """A post beside the API lets a text come in, with the token only, and no log tells where it was posted."""
+    caplog.set_level(1)
+    inbound = {"from": "1234567890", "message": "Hello"}
+    with Receiver() as receiver, Sandbox(webhook_url=receiver.url) as sandbox, open_session(sandbox) as session:
+        where = sandbox.base_url.replace("/v1", "/sandbox/messages")
+        assert 401 == requests.post(where, json=inbound, timeout=PATIENCE).status_code
+        assert 422 == session.post(where, json={"from": "1234567890"}, timeout=PATIENCE).status_code
+        answer = session.post(where, json=inbound, timeout=PATIENCE)
+        assert "Hello" == receiver.next_text()
+        (message,) = sandbox.messages
+
+    assert (200, message.message_id) == (answer.status_code, answer.json()["message_id"])
+    assert ("message_received", "1234567890", "Hello") == (message.type, message.from_, message.message)
+    assert "/hooks" not in caplog.text
+
+
 def test_a_delivery_that_fails_is_made_again_before_the_next() -> None:
     """An answer other than 2xx, a redirect too, is tried again with the same body until it is taken, in order."""
     with Receiver(500, 404, 302) as receiver, Sandbox(webhook_url=receiver.url) as sandbox:
@@ -906,9 +923,17 @@ def test_the_token_is_random_and_not_shown() -> None:
         {"access_token": ""},
         {"access_token": "with space"},
         {"page_size": 0},
+        {"page_size": 1.5},
+        {"page_size": "3"},
+        {"port": -1},
+        {"port": 65536},
+        {"port": None},
         {"webhook_url": "hooks.example/sms"},
         {"webhook_url": "ftp://hooks.example/sms"},
         {"webhook_url": "http://127.0.0.1:port/"},
+        {"webhook_url": "http://127.0.0.1:99999/"},
+        {"webhook_url": "http://xn--/"},
+        {"webhook_url": "http://127.0.0.1/\udcff"},
         {"webhook_url": "http://127.0.0.1/", "webhook_attempts": 0},
     ],
 )

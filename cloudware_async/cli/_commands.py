@@ -191,13 +191,23 @@ def sandbox(
         port: The port to listen on; 0 for a free one.
         database: A SQLite file that keeps the texts; by default they are gone when this ends.
         token: What callers must bear; by default an invented one. Not your real token: it is printed.
-        webhook_url: Where texts that come in are posted.
+        webhook_url: Where texts that come in are posted. One comes in when `{"from": …, "message": …}` is posted,
+            with the token, to `/sandbox/messages`.
     """
     from cloudware_async.sandbox import serve
 
+    unprintable: list[OSError] = []
+
+    def announce(running: "Sandbox") -> None:
+        try:
+            _announce(running)
+        except OSError as error:
+            unprintable.append(error)
+            raise
+
     try:
         serve(
-            on_listening=_announce,
+            on_listening=announce,
             port=port,
             database=database,
             access_token=token,
@@ -206,6 +216,8 @@ def sandbox(
     except CloudwareError:
         raise
     except OSError as error:
+        if error in unprintable:
+            raise
         raise describe_port(port, error) from None
     except sqlite3.Error as error:
         raise Ending(f"the database cannot be used: {error}", Status.FAILED) from None

@@ -20,6 +20,7 @@ from cloudware_async._errors import CloudwareError, ConfigurationError, InvalidA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
 
 class Status(IntEnum):
@@ -54,13 +55,13 @@ def conclude(command: Callable[[], None]) -> int:
     try:
         command()
     except KeyboardInterrupt as interrupt:
-        _tell(str(interrupt) or "interrupted")
+        tell(str(interrupt) or "interrupted")
         _die_interrupted()
         return Status.INTERRUPTED
     except Exception as error:  # noqa: BLE001 (a traceback would show what the exception says: rule 2)
         ending = ending_of(error)
         if ending.line:
-            _tell(ending.line)
+            tell(ending.line)
         return ending.status
     return Status.DONE
 
@@ -99,17 +100,22 @@ def describe_port(port: int, error: OSError) -> Ending:
     return Ending(f"cannot listen on port {port}: {reason}", Status.FAILED)
 
 
-def drop_output() -> None:
+def drop_output(stream: TextIO | None = None) -> None:
     """Give up what could not be printed: Python would try it again on exit, and fail with words of its own."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
-def _tell(line: str) -> None:
-    print(f"cloudware: {line}", file=sys.stderr)  # noqa: T201 (a command tells by printing)
+def tell(line: str) -> None:
+    """Say a line on stderr. Where that cannot be done, the exit status must say it alone."""
+    # there is none where it was closed
+    if sys.stderr is not None:
+        try:
+            print(f"cloudware: {line}", file=sys.stderr, flush=True)  # noqa: T201 (a command tells by printing)
+        except OSError:
+            drop_output(sys.stderr)
 
 
 def _die_interrupted() -> None:
-    sys.stderr.flush()
     if os.name == "posix":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

@@ -13,7 +13,6 @@ import logging
 import os
 import shlex
 import socket
-import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,7 +24,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import ConfigurationError, Message, WebhookPayloadError
-from cloudware_async.cli._ending import Ending, Status, describe_port
+from cloudware_async.cli._ending import Ending, Status, describe_port, tell
 from cloudware_async.cli._listing import escape, show, to_json
 
 if TYPE_CHECKING:
@@ -129,11 +128,12 @@ class _Destination:
 
         try:
             self._url = httpx.URL(url)
+            host, port = self._url.host, self._url.port or 0
         except (httpx.InvalidURL, UnicodeError):
-            self._url = httpx.URL()
-        if self._url.scheme not in ("http", "https") or not self._url.host or (self._url.port or 0) > 65535:
+            self._url, host, port = httpx.URL(), "", 0
+        if self._url.scheme not in ("http", "https") or not host or port > 65535:
             raise Ending(f"{name} must be like 'http://127.0.0.1:8000/webhook'", Status.MISUSED)
-        self.host: str = escape(self._url.host)
+        self.host: str = escape(host)
         self._client = _open_client()
 
     async def __aenter__(self) -> None:
@@ -234,7 +234,7 @@ async def _serve(
                 await _forward(message, destination)
             output(message)
         except Ending as ending:
-            _tell(ending.line)
+            tell(ending.line)
             raise
         except Exception as error:
             # nobody would see the next one either
@@ -348,7 +348,3 @@ async def _post_all(recorded: dict[int, bytes], destination: _Destination) -> No
 def _print(line: str) -> None:
     # at once: whoever reads a pipe waits for it
     print(line, flush=True)  # noqa: T201 (a command tells by printing)
-
-
-def _tell(line: str) -> None:
-    print(f"cloudware: {line}", file=sys.stderr)  # noqa: T201 (the same)

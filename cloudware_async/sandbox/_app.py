@@ -9,7 +9,8 @@ Rule 1: answers have exactly the documented shape. What is not documented is dec
 Rule 2: a listing is oldest first. A page's token holds the last id before it and the filters: whatever comes
         in during a walk, the walk skips nothing and repeats nothing.
 Rule 3: `next_page` is on the origin that the request came to, under whatever name that was.
-Rule 4: `to` is any string that is not empty: the vendor's own samples send "recipient_number".
+Rule 4: what is no part of the service lies beside `/v1`: the call that lets a text come in.
+Rule 5: `to` is any string that is not empty: the vendor's own samples send "recipient_number".
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from starlette.routing import Route
 from cloudware_async.sandbox._storage import FILTERS, Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Lifespan
 
     from cloudware_async._privacy import Secret
+    from cloudware_async.sandbox._storage import Record
 
 # our own number, in the vendor's example
 DEVICE = "0987654321"
@@ -42,19 +46,21 @@ _GREATEST_ID = 2**63 - 1
 
 @attrs.frozen
 class Api:
-    """The three calls of the API.
+    """The three calls of the API, and the one that lets a text come in.
 
     Args:
         storage: where texts are kept.
         access_token: what a caller must bear.
         page_size: the most messages on a page.
         list_sent: whether sent texts are listed beside received ones.
+        let_in: takes an inbound text's `from`, `to` and text.
     """
 
     storage: Storage
     access_token: Secret
     page_size: int
     list_sent: bool
+    let_in: Callable[[str, str, str], Record]
 
     async def send(self, request: Request) -> Response:
         """`POST /sms/send`."""
@@ -82,6 +88,13 @@ class Api:
             next_page = str(request.url.replace(query=f"token={token}"))
         return JSONResponse({"query": unquote(query), "data": page, "next_page": next_page})
 
+    async def receive(self, request: Request) -> Response:
+        """`POST /sandbox/messages`: give the message that came in."""
+        self._check_token(request)
+        fields = await _read_fields(request)
+        to = _read_field(fields, "to", default=DEVICE)
+        return JSONResponse(self.let_in(_read_field(fields, "from"), to, _read_field(fields, "message")))
+
     async def _take(self, request: Request, description: str) -> Response:
         self._check_token(request)
         fields = await _read_fields(request)
@@ -108,11 +121,12 @@ class Api:
 
 
 def build_app(api: Api, lifespan: Lifespan[Starlette]) -> Starlette:
-    """Make the application that serves the API under `/v1`."""
+    """Make the application that serves the API under `/v1` (rule 4)."""
     routes = [
         Route("/v1/sms/send", api.send, methods=["POST"]),
         Route("/v1/sms/queue", api.queue, methods=["POST"]),
         Route("/v1/sms/messages", api.messages, methods=["GET"]),
+        Route("/sandbox/messages", api.receive, methods=["POST"]),
     ]
     handlers = {HTTPException: _explain, ClientDisconnect: _give_up, Exception: _apologise}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)

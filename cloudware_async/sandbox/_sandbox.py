@@ -8,6 +8,7 @@ Rule 3: its access token is in no `repr`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import threading
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from cloudware_async import AsyncCloudware, Cloudware
     from cloudware_async._models import Message
+    from cloudware_async.sandbox._storage import Record
 
 
 class AppOptions(TypedDict, total=False):
@@ -57,7 +59,9 @@ class SandboxOptions(AppOptions, total=False):
 class Sandbox:
     """A Cloudware service of one's own, on this machine. Nobody is texted.
 
-    Enter it with `async with` (asyncio or trio) or `with`; it listens until that block ends.
+    Enter it with `async with` (asyncio or trio) or `with`; it listens until that block ends. Beside the service's own
+    calls it takes one that lets a text come in, as `receive` does: `POST /sandbox/messages` with the token and
+    `{"from": …, "message": …}`.
 
     Args:
         host: the address to listen on.
@@ -96,8 +100,8 @@ class Sandbox:
         webhook_repeat: bool = False,
         webhook_shuffle: bool = False,
     ) -> None:
-        if page_size < 1:
-            raise ValueError("page_size must be a whole number from 1")
+        _check_whole("page_size", page_size, least=1)
+        _check_whole("port", port, least=0, most=65535)
         token = read_token(secrets.token_urlsafe() if access_token is None else access_token)
         self.access_token = token.reveal()
         self._host = host
@@ -108,7 +112,7 @@ class Sandbox:
             self._webhook = Webhook(
                 webhook_url, attempts=webhook_attempts, repeat=webhook_repeat, shuffle=webhook_shuffle
             )
-        self.app = build_app(Api(self._storage, token, page_size, list_sent), self._live)
+        self.app = build_app(Api(self._storage, token, page_size, list_sent, self._let_in), self._live)
         self._server: ServerThread | None = None
         self._changing = threading.Lock()
 
@@ -137,10 +141,13 @@ class Sandbox:
             message: the text.
             to: the number of yours that receives it.
         """
+        return read_message(self._let_in(from_, to, message))
+
+    def _let_in(self, from_: str, to: str, message: str) -> Record:
         record = self._storage.add(kind="message_received", from_=from_, to=to, message=message)
         if self._webhook is not None:
             self._webhook.post(record)
-        return read_message(record)
+        return record
 
     def client(self, **options: Any) -> AsyncCloudware:
         """Make an async client of this sandbox.
@@ -211,6 +218,11 @@ class Sandbox:
 
     def _connection_options(self) -> dict[str, Any]:
         return {"access_token": self.access_token, "base_url": self.base_url}
+
+
+def _check_whole(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least}" + (f" to {most}" if most < math.inf else ""))
 
 
 def create_app(**options: Unpack[AppOptions]) -> Starlette:

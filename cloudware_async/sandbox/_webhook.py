@@ -50,9 +50,10 @@ class Webhook:
     def __init__(self, url: str, *, attempts: int, repeat: bool, shuffle: bool) -> None:
         try:
             self._url = httpx.URL(url)
-        except httpx.InvalidURL:
-            self._url = httpx.URL()
-        if self._url.scheme not in ("http", "https") or not self._url.host or (self._url.port or 0) > 65535:
+            host, port = self._url.host, self._url.port or 0
+        except (httpx.InvalidURL, UnicodeError):
+            self._url, host, port = httpx.URL(), "", 0
+        if self._url.scheme not in ("http", "https") or not host or port > 65535:
             raise ValueError("webhook_url must be like 'http://127.0.0.1:8000/webhook'")
         if attempts < 1:
             raise ValueError("webhook_attempts must be a whole number from 1")
@@ -84,8 +85,9 @@ class Webhook:
             await asyncio.wait([worker])
 
     async def _work(self, waiting: asyncio.Queue[Record]) -> None:
-        # the receiver is the user's own: no proxy of the environment stands before it
-        async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT) as client:
+        # the receiver is the user's own: no proxy of the environment stands before it. A transport by itself asks
+        # for none, and logs no URL, which may hold the receiver's secret
+        async with httpx.AsyncHTTPTransport() as transport:
             while True:
                 records = [await waiting.get()]
                 if self._shuffle:
@@ -95,28 +97,29 @@ class Webhook:
                     records.reverse()
                 for record in records:
                     for _ in range(2 if self._repeat else 1):
-                        await self._deliver(client, record)
+                        await self._deliver(transport, record)
 
-    async def _deliver(self, client: httpx.AsyncClient, record: Record) -> None:
-        problem = await self._attempt(client, record)
+    async def _deliver(self, transport: httpx.AsyncHTTPTransport, record: Record) -> None:
+        problem = await self._attempt(transport, record)
         pause = _FIRST_PAUSE
         for _ in range(self._attempts - 1):
             if problem is None:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            problem = await self._attempt(client, record)
+            problem = await self._attempt(transport, record)
         if problem is not None:
             message = "the webhook did not take message %s, tried %d times: %s"
             _logger.warning(message, record["message_id"], self._attempts, problem)
 
-    async def _attempt(self, client: httpx.AsyncClient, record: Record) -> str | None:
+    async def _attempt(self, transport: httpx.AsyncHTTPTransport, record: Record) -> str | None:
         """Post once; give what went wrong, or None."""
         body = json.dumps(record, ensure_ascii=False).encode()
+        request = httpx.Request("POST", self._url, content=body, headers=_HEADERS)
         try:
-            # httpx's own timeout is for each read; this one is for them all
             async with asyncio.timeout(_TIMEOUT):
-                response = await client.post(self._url, content=body, headers=_HEADERS)
+                response = await transport.handle_async_request(request)
+                await response.aread()
         except (httpx.HTTPError, TimeoutError) as error:
             return type(error).__name__
         return None if response.is_success else f"HTTP {response.status_code}"

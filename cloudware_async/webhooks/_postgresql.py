@@ -384,9 +384,10 @@ def _read_conninfo(conninfo: object) -> dict[str, Any]:
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
-        raise ImportError(
-            "PostgreSQLStore needs psycopg: pip install 'cloudware-async[postgresql]'", name=error.name
-        ) from error
+        is_there = not isinstance(error, ModuleNotFoundError)
+        needed = "libpq, PostgreSQL's own library" if is_there else "psycopg"
+        cure = "psycopg[binary]" if is_there else "cloudware-async[postgresql]"
+        raise ImportError(f"PostgreSQLStore needs {needed}: pip install '{cure}'", name=error.name) from error
     if isinstance(conninfo, str):
         try:
             return {**_CONNECTION_OPTIONS, **psycopg.conninfo.conninfo_to_dict(conninfo)}
