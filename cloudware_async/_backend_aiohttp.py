@@ -2,7 +2,8 @@
 
 Rule 1: the session is the user's: it is never closed here, and only what a request needs is set, on the request.
 Rule 2: a send's body is a payload that notes when aiohttp begins to write it: until then no text can have gone out.
-        (aiohttp repeats a GET by itself on a connection that the server has closed, and never a POST.)
+        (aiohttp repeats a GET by itself on a connection that the server has closed, and never a POST.) Where the
+        user's own code may have made something else of the request, nothing is certain.
 Rule 3: bodies are read in pieces and undecoded, so that the cap holds for what a compressed one becomes.
 """
 
@@ -17,7 +18,7 @@ import aiohttp
 import yarl
 from multidict import CIMultiDict
 
-from cloudware_async._backend_async import AsyncEffects, running_loop
+from cloudware_async._backend_async import AsyncEffects, is_cancelled, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
     Attempt,
@@ -27,7 +28,7 @@ from cloudware_async._backend_attempt import (
     make_headers,
 )
 from cloudware_async._errors import ConfigurationError
-from cloudware_async._wire import MEBIBYTE, Answer, Failure
+from cloudware_async._wire import MEBIBYTE, Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -43,6 +44,11 @@ class AiohttpBackend(AsyncEffects):
         if getattr(session, "auth", None) is not None:
             raise ConfigurationError("the aiohttp session has auth= of its own: make it without")
         self._session: aiohttp.ClientSession = session
+        # what may make something else of a request: middlewares, a class of requests, a class of sessions
+        own = (type(session), getattr(session, "_request_class", None))
+        self._is_plain = own == (aiohttp.ClientSession, aiohttp.ClientRequest) and not getattr(
+            session, "_middlewares", ()
+        )
         self._timeout = aiohttp.ClientTimeout()
         self._urls: dict[str, yarl.URL] = {}
         self._headers: tuple[object, CIMultiDict[str]] = (None, CIMultiDict())
@@ -55,6 +61,7 @@ class AiohttpBackend(AsyncEffects):
         if self._session.closed:
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
+        attempt.written = not self._is_plain
         collector = Collector(request.max_body)
         try:
             async with (
@@ -77,6 +84,11 @@ class AiohttpBackend(AsyncEffects):
                         break
                 body = b"".join(collector.chunks)
                 return Answer(response.status, list(response.raw_headers), body, collector.left >= 0)
+        except asyncio.CancelledError as error:
+            # a session that is closed cancels who waits for a connection of it
+            if is_cancelled(error):
+                raise
+            return attempt.failure(FailureKind.BROKEN, type(error).__name__)
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             return classify(error, attempt)
 

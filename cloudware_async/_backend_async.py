@@ -28,6 +28,7 @@ R = TypeVar("R")
 
 # set when the bulk that a task works for takes nothing new
 _stopping: ContextVar[anyio.Event | None] = ContextVar("cloudware_stopping", default=None)
+_NAME = "cloudware-read-ahead"
 # asyncio itself keeps only weak references to its tasks
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -49,15 +50,18 @@ def running_loop() -> object:
     raise ConfigurationError("there is no event loop: use Cloudware, the blocking client, or asyncio or trio")
 
 
-def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run what raises nothing beside the caller, bound to no block of anybody's."""
-    loop = running_loop()
-    if isinstance(loop, asyncio.AbstractEventLoop):
-        task = loop.create_task(work(), name="cloudware-read-ahead")
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-    else:
-        sys.modules["trio"].lowlevel.spawn_system_task(work, name="cloudware-read-ahead")
+def is_cancelled(error: BaseException) -> bool:
+    """Say whether an exception is the cancellation of this task, and not one that somebody raised by hand."""
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    # trio's has no constructor
+    return not isinstance(error, asyncio.CancelledError) or _current_task().cancelling() > 0
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 (whoever asks is one)
+    return task
 
 
 class AsyncEffects:
@@ -97,21 +101,23 @@ class AsyncEffects:
             nonlocal workers
             _stopping.set(stopping)
             try:
-                for index, item in numbered:
+                while not raised:
+                    taken = next(numbered, None)
+                    if taken is None:
+                        return
                     # one more for each item, so that there are never more than there is work
                     if workers < in_flight:
                         workers += 1
                         group.start_soon(worker)
+                    index, item = taken
                     await report(index, await work(item))
-                    if raised:
-                        return
             except BaseException as error:
                 # raised again below, as itself and not in a group
                 raised.append(error)
                 stopping.set()
-                if isinstance(error, anyio.get_cancelled_exc_class()):
+                if is_cancelled(error):
                     raise
-                if not isinstance(error, Exception):
+                if isinstance(error, KeyboardInterrupt):
                     # whoever presses Ctrl-C does not want to wait
                     group.cancel_scope.cancel()
 
@@ -131,11 +137,14 @@ class _AsyncAhead:
 
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._fetch = _Fetch(work)
-        spawn(self._fetch.run)
+        self._fetch.start()
 
     async def result(self) -> Any:
         assert self._fetch is not None  # noqa: S101 (it was started)
         await self._fetch.done.wait()
+        if isinstance(self._fetch.error, asyncio.CancelledError):
+            # somebody cancels every task there is
+            return await self._fetch.work()
         if self._fetch.error is not None:
             raise self._fetch.error
         return self._fetch.value
@@ -148,19 +157,35 @@ class _AsyncAhead:
 
 
 class _Fetch:
-    """One run of what is fetched ahead."""
+    """One run of what is fetched ahead, beside the caller and bound to no block of anybody's."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self.scope = anyio.CancelScope()
         self.done = anyio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
-        self._work = work
+        self.work = work
 
-    async def run(self) -> None:
+    def start(self) -> None:
+        loop = running_loop()
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            task = loop.create_task(self._run(), name=_NAME)
+            _tasks.add(task)
+            task.add_done_callback(self._end)
+        else:
+            sys.modules["trio"].lowlevel.spawn_system_task(self._run, name=_NAME)
+
+    async def _run(self) -> None:
         try:
             with self.scope:
-                self.value = await self._work()
+                self.value = await self.work()
         except BaseException as error:  # noqa: BLE001 (raised again by result, as itself)
             self.error = error
         self.done.set()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        _tasks.discard(task)
+        if task.cancelled():
+            # before its first step, so that it ran none of itself
+            self.error = asyncio.CancelledError()
+            self.done.set()

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cloudware_async._errors import ConfigurationError
-from cloudware_async._wire import Answer, Failure, FailureKind
+from cloudware_async._wire import NEVER_WRITTEN, Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +93,9 @@ class Attempt:
         self.filled = len(data) >= size
 
     def failure(self, kind: FailureKind, reason: str = "") -> Failure:
+        if self.written and kind in NEVER_WRITTEN:
+            # then another connection was meant: a hook's, say
+            kind = FailureKind.BROKEN
         return Failure(kind, written=self.written or not self.watched, reason=reason)
 
     def judge(self, answer: Answer) -> Answer | Failure:

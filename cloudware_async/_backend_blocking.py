@@ -143,6 +143,7 @@ class BlockingEffects:
                 executor.shutdown(cancel_futures=True)
             except BaseException:
                 bulk.work.cut_off()
+                await bulk.report_ended()
                 raise
             await bulk.report_ended()
             raise

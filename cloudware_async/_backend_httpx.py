@@ -175,6 +175,15 @@ def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
     return built
 
 
+def note_hook(error: Exception, request: object, attempt: Attempt) -> None:
+    """Note that a request may have been written if what failed was another one, made by a hook of the user's client."""
+    try:
+        is_ours = getattr(error, "request", None) is request
+    except RuntimeError:  # it belongs to none
+        is_ours = False
+    attempt.written = attempt.written or not is_ours
+
+
 def is_client(client: object, name: str, libraries: tuple[str, ...] = ("httpx", "httpx2")) -> bool:
     """Say whether it is such a client of such a library, without importing any."""
     return any(

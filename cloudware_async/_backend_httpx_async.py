@@ -35,6 +35,7 @@ from cloudware_async._backend_httpx import (
     is_client,
     is_quiet,
     make_answer,
+    note_hook,
 )
 from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
@@ -323,9 +324,12 @@ class _AsyncBorrowed(AsyncEffects):
     async def _exchange(self, request: Request, attempt: Attempt) -> Answer:
         collector = Collector(request.max_body)
         is_whole = True
-        response = await self._client.send(
-            build_request(self._client, request, attempt), stream=True, auth=None, follow_redirects=False
-        )
+        built = build_request(self._client, request, attempt)
+        try:
+            response = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
+        except Exception as error:
+            note_hook(error, built, attempt)
+            raise
         try:
             if response.is_stream_consumed:
                 return answer_already_read(response, request.max_body)

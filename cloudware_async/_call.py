@@ -45,7 +45,7 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
     Raises:
         CloudwareError: what the last attempt ended with.
         ConfigurationError: the client is closed or belongs to another event loop, or an overridden `RetryPolicy.delay`
-            gave something that is no number of seconds.
+            raised, or gave something that is no number of seconds.
     """
     backend = calling.backend
     began = backend.clock()
@@ -72,8 +72,9 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
         # a pause may last longer than it was meant to, and an attempt without time would only blur what is known
         if not goes_on or backend.clock() >= deadline:
             if may_have_been_sent and not result.may_have_been_sent:
+                words = str(result).removesuffix(".")
                 result.args = (
-                    f"{result} An earlier attempt of the same call may have gone out: do not resend blindly.",
+                    f"{words}. An earlier attempt of the same call may have gone out: do not resend blindly.",
                 )
             result.may_have_been_sent = may_have_been_sent
             result.attempts = attempts

@@ -133,13 +133,16 @@ def decide(
     """Say how many seconds to wait before the next attempt, or None to give up now (rules 1 to 3).
 
     Raises:
-        ConfigurationError: an overridden `RetryPolicy.delay` gave something that is no number of seconds.
+        ConfigurationError: an overridden `RetryPolicy.delay` raised, or gave something that is no number of seconds.
     """
     if policy is None or attempt >= policy.max_attempts:
         return None
     if not may_repeat(failure, resend_unknown=policy.resend_unknown):
         return None
-    delay = policy.delay(attempt, failure, elapsed)
+    try:
+        delay = policy.delay(attempt, failure, elapsed)
+    except Exception as error:
+        raise ConfigurationError(f"RetryPolicy.delay() raised {type(error).__name__}") from error
     if delay is None:
         return None
     # a number that is not equal to itself is none

@@ -309,7 +309,7 @@ _FAILURE_TEXTS = {
     FailureKind.BROKEN: "The connection broke before a whole answer came{}.",
     FailureKind.STRAY: "The connection held an answer that belongs to no request of ours{}.",
 }
-_NEVER_WRITTEN = frozenset(
+NEVER_WRITTEN = frozenset(
     {FailureKind.CONNECT, FailureKind.CERTIFICATE, FailureKind.CONNECT_TIMEOUT, FailureKind.NO_CONNECTION}
 )
 _TIMEOUTS = frozenset({FailureKind.CONNECT_TIMEOUT, FailureKind.NO_CONNECTION, FailureKind.TIMEOUT})
@@ -317,7 +317,7 @@ _TIMEOUTS = frozenset({FailureKind.CONNECT_TIMEOUT, FailureKind.NO_CONNECTION, F
 
 def error_from_failure(failure: Failure, request: Request) -> APIConnectionError:
     """Say what a request without an answer means for the text; the kind of the failure decides first."""
-    unknown = request.is_send and failure.written and failure.kind not in _NEVER_WRITTEN
+    unknown = request.is_send and failure.written and failure.kind not in NEVER_WRITTEN
     text = _FAILURE_TEXTS[failure.kind].format(f" ({failure.reason})" if failure.reason else "")
     if request.is_send:
         text = f"{text} {_UNKNOWN if unknown else 'This request sent nothing.'}"

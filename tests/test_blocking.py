@@ -265,6 +265,43 @@ def test_ctrl_c_twice_in_mid_bulk():
         assert 4 == len(server.posts)
 
 
+def test_ctrl_c_twice_tells_what_had_ended():
+    """After a second Ctrl-C too it is told how those ended that had, while others hang."""
+    gate = Gate()
+    acts = ((ReadRequest(), Hold(gate), Healthy()),) * 3
+    with FaultServer(Script(acts, then=(ReadRequest(), Hang()))) as server, gate:
+        process = start(
+            server,
+            """
+            import threading, time
+            cloudware = Cloudware(**OPTIONS, timeout=60.0)
+            told = []
+            def watch():
+                while sum(thread.name.startswith("ThreadPool") for thread in threading.enumerate()) != 4:
+                    time.sleep(0.01)
+                print("begun", flush=True)
+                # a thread of the bulk that is stopped ends with its text
+                while sum(thread.name.startswith("ThreadPool") for thread in threading.enumerate()) > 1:
+                    time.sleep(0.01)
+                print("ended", flush=True)
+            threading.Thread(target=watch, daemon=True).start()
+            try:
+                drafts = [Draft("2348012345678", f"{n}") for n in range(4)]
+                cloudware.send_many(drafts, in_flight=4, on_result=told.append)
+            except KeyboardInterrupt:
+                print(sum(result.error is None for result in told), flush=True)
+            """,
+        )
+        assert server.wait_for(4, START)
+        assert "begun\n" == process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        gate.open()
+        assert "ended\n" == process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        output, _, status = finish(process)
+        assert ("3\n", 0) == (output, status)
+
+
 def test_ctrl_c_in_a_send():
     """A send to a server that hangs ends at once, and the client can be used again."""
     with FaultServer(Script(((ReadRequest(), Hang()),))) as server:

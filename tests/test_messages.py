@@ -975,6 +975,26 @@ async def test_read_ahead_hides_the_wait(world: World) -> None:
             assert ids(4, 2) == await read(messages)
 
 
+@pytest.mark.worlds("asyncio", "aiohttp", reason="a task's own cancel() is asyncio's")
+@pytest.mark.parametrize("when", ["before its first step", "under way"])
+async def test_read_ahead_whose_task_is_cancelled(world: World, when: str) -> None:
+    """Whoever cancels every task there is cancels the fetch too: the walk asks again, and the block can be left."""
+    with Book.of(2, 2, 2).serve() as server:
+        async with world.client(server) as cloudware:
+            async with cloudware.messages().read_ahead() as messages:
+                assert ids(1) == await take(messages, 1)
+                if when == "under way":
+                    await asyncio.sleep(0)
+                (fetch,) = [task for task in asyncio.all_tasks() if task.get_name() == "cloudware-read-ahead"]
+                fetch.cancel()
+                assert ids(6, 1) == await read(messages)
+            async with cloudware.messages().read_ahead() as messages:
+                await take(messages, 1)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    if task.get_name() == "cloudware-read-ahead":
+                        task.cancel()
+
+
 async def test_read_ahead_without_reading(world: World) -> None:
     """A block in which nothing is read asks nothing; nor does one over a walk that is done."""
     with book().serve() as server:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
@@ -309,6 +310,101 @@ async def test_a_send_that_waits_for_a_connection_of_aiohttps(world: World) -> N
     assert not caught.value.may_have_been_sent
     assert isinstance(job.error, APITimeoutError)
     assert job.error.may_have_been_sent
+
+
+class OtherRequest(aiohttp.ClientRequest):
+    """A class of requests that has a body of its own."""
+
+    def update_body_from_data(self, body: Any, **options: Any) -> None:
+        super().update_body_from_data(body and aiohttp.BytesPayload(bytes(body._value)), **options)
+
+
+async def forward(request: aiohttp.ClientRequest, handler: Any) -> Any:
+    """A middleware that has something of its own to do afterwards, and fails at it."""
+    await handler(request)
+    async with aiohttp.ClientSession() as session:
+        await session.get("http://127.0.0.1:1/metrics")
+
+
+async def refuse(*_: Any) -> None:
+    async with aiohttp.ClientSession() as session:
+        await session.get("http://127.0.0.1:1/metrics")
+
+
+def traced() -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(refuse)
+    return aiohttp.ClientSession(trace_configs=[trace])
+
+
+DROPPED = (ReadRequest(), Close())
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+@pytest.mark.parametrize(
+    ("make", "act"),
+    [
+        pytest.param(
+            lambda: aiohttp.ClientSession(request_class=OtherRequest), DROPPED, id="requests of another class"
+        ),
+        pytest.param(lambda: type("Mine", (aiohttp.ClientSession,), {})(), DROPPED, id="session of another class"),
+        pytest.param(lambda: aiohttp.ClientSession(middlewares=[forward]), HEALTHY, id="middleware"),
+        pytest.param(traced, HEALTHY, id="trace"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Inheritance class Mine:DeprecationWarning")
+async def test_an_aiohttp_session_that_does_more(world: World, make: Callable[[], Any], act: Any) -> None:
+    """Where code of the user's takes part in a request, what fails may be its own: the text may have gone out."""
+    with FaultServer(Script(then=act)) as server:
+        async with make() as session, world.client(server, http_client=session) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+        assert ["POST"] == [request.method for request in server.ledger]
+    assert caught.value.may_have_been_sent
+    assert 1 == caught.value.attempts
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+async def test_an_aiohttp_session_that_is_closed_while_a_send_waits(world: World) -> None:
+    """Who waits for a connection then has sent nothing, and hears of the session and not of a cancellation."""
+    with FaultServer(Script(((ReadRequest(), Hang()),))) as server:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        async with world.client(server, http_client=session, timeout=20) as cloudware, world.crew() as crew:
+            first = crew.start(lambda: cloudware.send(TO, "first"))
+            assert await world.wait(server.wait_for, 1)
+            second = crew.start(lambda: cloudware.send(TO, "second"))
+            while not session.connector._waiters:
+                await anyio.lowlevel.checkpoint()
+            await session.close()
+        assert 1 == len(server.ledger)
+    assert isinstance(second.error, ConfigurationError)
+    assert not second.error.may_have_been_sent
+    assert isinstance(first.error, CloudwareError)
+    assert first.error.may_have_been_sent
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="aiohttp has no such hooks")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_hook_that_fails(world: World, library: Any) -> None:
+    """A hook's own request that is refused says nothing of the text, which went out."""
+
+    def post(_: Any) -> None:
+        library.get("http://127.0.0.1:1/metrics", trust_env=False)
+
+    async def post_asynchronously(_: Any) -> None:
+        async with library.AsyncClient(trust_env=False) as client:
+            await client.get("http://127.0.0.1:1/metrics")
+
+    with FaultServer() as server:
+        hook = post if world.is_blocking else post_asynchronously
+        http_client = world.http_client(library, event_hooks={"response": [hook]}, trust_env=False)
+        async with world.client(server, http_client=http_client) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+        await http_client.aclose()
+        assert ["Hello"] == texts(server)
+    assert caught.value.may_have_been_sent
+    assert 1 == caught.value.attempts
 
 
 @pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")

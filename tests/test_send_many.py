@@ -168,9 +168,35 @@ async def test_what_the_callback_raises_leaves_as_itself(world: World, error: Ba
         assert [] == client_threads()
 
 
-async def test_what_was_under_way_is_told(world: World) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        Mine("mine"),
+        SystemExit("mine"),
+        pytest.param(
+            asyncio.CancelledError("mine"),
+            marks=pytest.mark.worlds("asyncio", "aiohttp", "blocking", reason="trio's own has no constructor"),
+        ),
+    ],
+    ids=["exception", "exit", "cancellation"],
+)
+async def test_what_was_under_way_is_told(world: World, error: BaseException) -> None:
     """When the callback raises, what was posted already ends by itself and is told, and what it raises then is dropped."""
-    await stopped_by(world, Mine("mine"))
+    await stopped_by(world, error)
+
+
+async def test_nothing_starts_after_a_callback_raised(world: World) -> None:
+    """A result that comes without a wait may be the first of all; nothing that was not begun by then is."""
+
+    def tell(result: SendResult) -> None:
+        raise Mine("mine")
+
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            with pytest.raises(Mine):
+                await cloudware.send_many([Draft("12", "no number"), *drafts(50)], in_flight=20, on_result=tell)
+        # threads that were begun already end as they would
+        assert 0 == len(server.posts) or world.is_blocking
 
 
 @pytest.mark.worlds("blocking", reason="on an event loop Ctrl-C cuts off what is under way")

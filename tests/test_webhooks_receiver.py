@@ -1050,6 +1050,79 @@ async def test_entered_twice(path: Path) -> None:
     assert receiver._worker.is_over
 
 
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+def test_stop_in_a_handler(path: Path, kind: str) -> None:
+    """`stop` in the handler that it would wait for says so."""
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def stop(_: Message) -> None:
+        try:
+            receiver.stop()
+        except ConfigurationError as error:
+            raised.append(error)
+        done.set()
+
+    async def stop_asynchronously(sms: Message) -> None:
+        stop(sms)
+
+    handler = stop if kind == "function" else stop_asynchronously
+    receiver = Receiver(handler, secret=NEW, store=SQLiteStore(path))
+    assert 200 == receiver.receive_blocking(*request())
+    assert done.wait(PATIENCE)
+    receiver.stop()
+    assert ["stop() would wait for ever, for it is called by the handler that it waits for"] == list(map(str, raised))
+
+
+def test_request_while_it_stops(path: Path) -> None:
+    """What comes in while the store is being closed is recorded, and handled once, after the next start."""
+    ledger = Ledger()
+    store = SQLiteStore(path)
+    receiver = Receiver(ledger, secret=NEW, store=store)
+    receiver.start()
+
+    class Closing:
+        """The store; a request comes in as it is closed."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def close(self) -> None:
+            assert 200 == receiver.receive_blocking(*request())
+            store.close()
+
+    receiver._store = Closing()  # type: ignore[assignment]
+    receiver.stop()
+    assert 0 == ledger.calls.total()
+    receiver._store = store
+    receiver.start()
+    ledger.wait_for(1)
+    receiver.stop()
+    assert {"id of one": 1} == ledger.calls
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.worlds("asyncio", reason="a task's own cancel() is asyncio's")
+async def test_handler_that_cancels_its_own_task(path: Path) -> None:
+    """It ends nobody but itself, and has failed."""
+    ledger = Ledger()
+
+    async def handle(sms: Message) -> None:
+        ledger(sms)
+        if ledger.calls[sms.message_id] == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+    async with Receiver(handle, secret=NEW, store=SQLiteStore(path)) as receiver:
+        for name in ("one", "two"):
+            assert 200 == await receiver.receive(*request(name))
+        await anyio.to_thread.run_sync(ledger.wait_for, 4)
+    assert {"id of one": 2, "id of two": 2} == ledger.calls
+
+
 def test_stop_under_load(path: Path) -> None:
     """Stopped and started again and again while requests come, from several threads, nothing is lost and nothing doubled."""
     ledger = Ledger()

@@ -461,6 +461,52 @@ def test_fork_loses_nothing(make: Make) -> None:
     assert {b"of the parent", b"one", b"two", b"three"} == {each.key for each in make().take(9)}
 
 
+LEAVING_A_CHILD = """
+import os, signal, sys
+from cloudware_async.webhooks import PostgreSQLStore, SQLiteStore
+kind, where = sys.argv[1:]
+store = {"SQLite": SQLiteStore, "PostgreSQL": PostgreSQLStore}[kind](where)
+store.record(b"taken", b"body")
+assert len(store.take(1)) == 1
+child = os.fork()
+if child == 0:
+    for line in sys.stdin:
+        store._next_look_for_dead = 0.0
+        print(len(store.take(1)), flush=True)
+        # the test asks again
+        store.close()
+    os._exit(0)
+print(child, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("who", ["its child", "another process"])
+def test_claims_end_with_the_process_whose_child_lives_on(make: Any, who: str) -> None:
+    """What a process had taken when it was killed is free, though a child that it forked lives on."""
+    kind = "SQLite" if isinstance(make.where, Path) else "PostgreSQL"
+    command = [sys.executable, "-c", LEAVING_A_CHILD, kind, str(make.where)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        stdin, stdout = parent.stdin, parent.stdout
+        stdout.readline()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        store = make()
+
+        def ask() -> int:
+            if who == "another process":
+                look_for_dead(store)
+                return len(store.take(1))
+            stdin.write("take\n")
+            stdin.flush()
+            return int(stdout.readline())
+
+        assert 1 == poll(ask, 1)
+
+
 OPENING = """
 import sys
 from cloudware_async.webhooks import PostgreSQLStore, SQLiteStore

@@ -23,6 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from cloudware_async._backend import drive
+from cloudware_async._backend_async import is_cancelled
 from cloudware_async._errors import ConfigurationError
 from cloudware_async.webhooks._store import MemoryStore, Store
 
@@ -143,11 +144,7 @@ class AsyncEffects:
         await anyio.sleep(seconds)
 
     def ends(self, error: BaseException) -> bool:
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            # on asyncio a handler can raise it too; trio's has no constructor
-            task = asyncio.current_task() if is_on_asyncio() else None
-            return task is None or task.cancelling() > 0
-        return isinstance(error, KeyboardInterrupt)
+        return is_cancelled(error) or _is_interrupt(error)
 
 
 class _Errand(Generic[T]):
@@ -213,8 +210,7 @@ class BlockingEffects:
         time.sleep(seconds)  # noqa: ASYNC251 (there is no event loop)
 
     def ends(self, error: BaseException) -> bool:
-        # no signal reaches a thread
-        return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+        return _is_interrupt(error)
 
 
 def check_handler(handler: object) -> None:
@@ -242,6 +238,11 @@ def is_coroutine_function(handler: Handler) -> bool:
     """Say whether calling the handler gives a coroutine at once and so cannot block."""
     call = getattr(handler, "__call__", None)  # noqa: B004 (of an object, the method's own kind counts)
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    # no signal reaches a thread
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 async def _wait_for(result: Awaitable[object]) -> None:

@@ -1,7 +1,7 @@
 """What must start afresh in a child process after `fork`.
 
 Rule 1: a lock may be held by a thread that the child does not have; a connection and a claim are the parent's.
-Rule 2: the child closes nothing of the parent's: it would end it for both.
+Rule 2: the child ends nothing of the parent's, and holds nothing that would outlive the parent.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -97,8 +98,10 @@ class PostgreSQLStore:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        # kept, so that nothing closes it in this process
-        self._of_parents.append(self._connection)
+        if self._connection is not None:
+            # kept, so that nothing closes it in this process
+            self._of_parents.append(self._connection)
+            _cut_off(self._connection)
         self._connection = None
         self._seat = 0
         # the messages that this store has handed out and not got back
@@ -377,6 +380,14 @@ def _free(connection: Connection, seat: int, but: list[bytes]) -> None:
     connection.execute(
         "UPDATE cloudware_webhooks SET claimed_by = NULL WHERE claimed_by = %s AND NOT key = ANY(%s)", of_seat
     )
+
+
+def _cut_off(connection: Connection) -> None:
+    """Put nothing in the place of a parent's socket: while it is open here the server thinks the parent alive."""
+    with contextlib.suppress(Exception):
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, connection.fileno(), inheritable=False)
+        os.close(nothing)
 
 
 def _read_conninfo(conninfo: object) -> dict[str, Any]:

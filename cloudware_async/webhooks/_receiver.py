@@ -90,6 +90,8 @@ class Receiver:
         # a thread or a task that a child process does not have
         self._worker: Worker | None = None
         self._entered = 0
+        # how many are at ending it: until they have, what comes in is only recorded
+        self._stopping = 0
 
     async def receive(self, method: str, path: str, headers: Headers, body: bytes | AsyncIterable[bytes]) -> int:
         """Take one request and give the status to answer with; never raises an `Exception` of its own.
@@ -120,7 +122,7 @@ class Receiver:
 
     async def _keep(self, effects: Effects, store: DurableStore, inbound: Inbound) -> int:
         await effects.store(store.record, inbound.key, inbound.body)
-        self._start(store, on_loop=isinstance(effects, AsyncEffects)).look()
+        self._start(store, on_loop=isinstance(effects, AsyncEffects))
         return 200
 
     async def _handle_now(self, effects: Effects, inbound: Inbound) -> int:
@@ -163,14 +165,19 @@ class Receiver:
         A function cannot be cut off, and is waited for.
 
         Raises:
-            ConfigurationError: the background is a task of this thread's event loop, where it ends with
-                `async with receiver:`.
+            ConfigurationError: it would wait for ever, for whoever calls it: it is the handler, or the background is
+                a task of this thread's event loop, where it ends with `async with receiver:`.
         """
         with self._lock:
+            self._stopping += 1
             worker = self._worker
-        if worker is not None:
-            worker.stop()
-        self._store.close()
+        try:
+            if worker is not None:
+                worker.stop()
+            self._store.close()
+        finally:
+            with self._lock:
+                self._stopping -= 1
 
     async def __aenter__(self) -> Self:
         self._entered += 1
@@ -186,8 +193,10 @@ class Receiver:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.stop)
 
-    def _start(self, store: DurableStore, *, on_loop: bool) -> Worker:
+    def _start(self, store: DurableStore, *, on_loop: bool) -> None:
         with self._lock:
+            if self._stopping:
+                return
             if self._worker is None or self._worker.is_over:
                 worker = Worker(store, self._handler)
                 if on_loop:
@@ -195,7 +204,7 @@ class Receiver:
                 else:
                     worker.start_in_thread()
                 self._worker = worker
-            return self._worker
+            self._worker.look()
 
 
 def read_store(store: object) -> Store:

@@ -5,8 +5,8 @@ Rule 2: every open store holds a *seat*, a number of its own, and a claim names 
         on a file beside the database, which the operating system frees when the process dies. Whoever can lock
         a seat may free its claims.
 Rule 3: one connection, one thread at a time. What is held is noted after the commit, before the next thread.
-Rule 4: no connection to the database outlives a `fork`, in either process (SQLite, "How To Corrupt", 2.6). A child
-        keeps its parent's lock of a seat unused.
+Rule 4: no connection to the database outlives a `fork`, in either process (SQLite, "How To Corrupt", 2.6). Of the lock
+        of a seat a child has a copy that locks nothing; it is closed before the child opens the file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SQLiteStore:
         if not self._path.parent.is_dir():
             raise ConfigurationError("SQLiteStore takes the path of a file in a folder that exists")
         self._horizon = read_horizon(horizon)
-        self._of_parents: list[object] = []
+        self._of_parents: list[sqlite3.Connection] = []
         self._seat_lock: sqlite3.Connection | None = None
         self._start_afresh()
         start_afresh_after_fork(self)
@@ -85,8 +85,9 @@ class SQLiteStore:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        # kept, so that nothing closes it in this process
-        self._of_parents.append(self._seat_lock)
+        # closed later: right after a fork another library's locks may be held
+        if self._seat_lock is not None:
+            self._of_parents.append(self._seat_lock)
         self._seat_lock = None
         self._seat = 0
         # the messages that this store has handed out and not got back
@@ -235,6 +236,9 @@ class SQLiteStore:
             raise
 
     def _open(self) -> sqlite3.Connection:
+        while self._of_parents:
+            # or SQLite would take the parent's seat for locked when the parent is long dead
+            self._of_parents.pop().close()
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(self._path, _PATIENCE)

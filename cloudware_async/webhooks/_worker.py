@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, final
 
 import anyio
@@ -37,6 +38,9 @@ _NAME = "cloudware-webhooks"
 # seconds
 _LOOK_PERIOD = 1.0
 _GRACE = 10.0
+
+# what is being handled here
+_handling: ContextVar[bytes | None] = ContextVar("cloudware_webhook_handling", default=None)
 
 
 @final
@@ -90,11 +94,14 @@ class Worker:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Tell it to stop and wait until it has; from any thread but that of its own event loop.
+        """Tell it to stop and wait until it has.
 
         Raises:
-            ConfigurationError: it is a task of this thread's event loop, which cannot run while it is waited for.
+            ConfigurationError: it is a task of this thread's event loop, which cannot run while it is waited for; or
+                it is its own handler that calls.
         """
+        if _handling.get() in self._in_hand:
+            raise ConfigurationError("stop() would wait for ever, for it is called by the handler that it waits for")
         if self._home == threading.get_ident() and not self.is_over:
             raise ConfigurationError(
                 "stop() would wait for ever, for the background is a task of this thread's event loop: "
@@ -159,6 +166,9 @@ class Worker:
                 lambda effects: self._handle(effects, recorded),
                 give_back=lambda: self._give_back([recorded]),
             )
+        except asyncio.CancelledError:
+            # a handler can cancel its own task, and this one ends here anyhow
+            pass
         except Exception as error:  # noqa: BLE001 (rule 4)
             await self._log_unless_ending(error)
         finally:
@@ -166,6 +176,7 @@ class Worker:
             self._wakeup.set()
 
     async def _handle(self, effects: Effects, recorded: Recorded) -> None:
+        _handling.set(recorded.key)
         try:
             await effects.handle(self._handler, parse(recorded.body))
         except BaseException as error:
