@@ -44,11 +44,9 @@ class AiohttpBackend(AsyncEffects):
         if getattr(session, "auth", None) is not None:
             raise ConfigurationError("the aiohttp session has auth= of its own: make it without")
         self._session: aiohttp.ClientSession = session
-        # what may make something else of a request: middlewares, a class of requests, a class of sessions
-        own = (type(session), getattr(session, "_request_class", None))
-        self._is_plain = own == (aiohttp.ClientSession, aiohttp.ClientRequest) and not getattr(
-            session, "_middlewares", ()
-        )
+        # what may make something else of a request: a class of sessions, a class of requests, middlewares
+        parts = (type(session), getattr(session, "_request_class", None), getattr(session, "_middlewares", None))
+        self._is_plain = parts == (aiohttp.ClientSession, aiohttp.ClientRequest, ())
         self._timeout = aiohttp.ClientTimeout()
         self._urls: dict[str, yarl.URL] = {}
         self._headers: tuple[object, CIMultiDict[str]] = (None, CIMultiDict())
@@ -133,10 +131,6 @@ class _Body(aiohttp.BytesPayload):
         # aiohttp asks when it makes a request; a mock makes none, and is not watched
         self._attempt.watched = True
         return super().size
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        self._attempt.written = True
-        await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._attempt.written = True

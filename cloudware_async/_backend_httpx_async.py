@@ -196,8 +196,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
 
     def shut_down(self) -> None:
         """End the connection, whichever loop it belongs to."""
-        if self.stream is None:
-            return
+        assert self.stream is not None  # noqa: S101 (who has no connection is not kept)
         raw = self.stream.get_extra_info("socket")
         with contextlib.suppress(OSError):
             try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudware_async._backend import Backend
+    from cloudware_async._backend_opening import Opening
 
 T = TypeVar("T")
 
@@ -32,11 +33,16 @@ class Calling:
         connect_timeout: seconds for making one connection.
     """
 
-    backend: Backend
+    opening: Opening
     retry: RetryPolicy | None
     budget: RetryBudget
     timeout: float
     connect_timeout: float
+
+    @property
+    def backend(self) -> Backend:
+        """What the client calls through."""
+        return self.opening.backend
 
 
 async def call(calling: Calling, request: Request, read: Callable[[Answer], T | CloudwareError]) -> T:

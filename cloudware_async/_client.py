@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import attrs
 
+from cloudware_async._backend_opening import Opening
 from cloudware_async._call import Calling, call
 from cloudware_async._errors import CloudwareError, ConfigurationError, InvalidArgumentError
 from cloudware_async._models import BulkReport, Draft, Receipt, SendResult
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from cloudware_async._backend import Backend
+    from cloudware_async._backend import Ahead, Backend
     from cloudware_async._wire import Origin
 
 
@@ -65,7 +66,8 @@ class AsyncCloudware:
         from_: the sender's ID where a send gives none.
         max_connections: the most connections held at once; further requests wait for one.
         http_client: an `httpx.AsyncClient` (or httpx2's), or an `aiohttp.ClientSession`, of yours to send through. It
-            is never closed here, and its proxies, hooks and cookies are your business.
+            is never closed here, and its proxies, hooks and cookies are your business. Without one, httpx is loaded
+            when the `with` block is entered, or with the first call.
 
     Raises:
         ConfigurationError: the token is missing or malformed, or another setting is.
@@ -93,14 +95,19 @@ class AsyncCloudware:
         seconds = _read_seconds("timeout", timeout)
         connect_seconds = _read_seconds("connect_timeout", connect_timeout)
         policy = _read_retry(retry)
-        backend = self._open_backend(self._base.origin, max_connections, http_client)
-        self._calling = Calling(backend, policy, RetryBudget(), seconds, connect_seconds)
+        opening = Opening(lambda: self._open_backend(self._base.origin, max_connections, http_client))
+        self._calling = Calling(opening, policy, RetryBudget(), seconds, connect_seconds)
         self._owns_connections = True
+        if http_client is not None:
+            # one that cannot be used is refused at once
+            self._open()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={str(self._base)!r})"
 
     async def __aenter__(self) -> Self:
+        # here rather than in the midst of the first call
+        self._open()
         return self
 
     async def __aexit__(
@@ -188,7 +195,7 @@ class AsyncCloudware:
         """
         filters = read_filters(**{"device_id": device_id, "phone": phone, "to": to, "from": from_, "message": message})
         place = read_cursor(cursor, filters)
-        return AsyncMessagePager(self._fetch, self._calling.backend.ahead, place, read_limit(limit))
+        return AsyncMessagePager(self._fetch, self._ahead, place, read_limit(limit))
 
     async def send_many(
         self,
@@ -276,8 +283,13 @@ class AsyncCloudware:
         )
         return view
 
+    def _open(self) -> Backend:
+        return self._calling.backend
+
+    def _ahead(self) -> Ahead:
+        return self._open().ahead()
+
     def _open_backend(self, origin: Origin, max_connections: int, http_client: object) -> Backend:
-        # an HTTP library takes longer to load than all the rest, and only a client needs one
         from cloudware_async._backend_httpx_async import open_async
 
         return open_async(origin, max_connections, http_client)

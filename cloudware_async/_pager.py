@@ -181,9 +181,9 @@ class AsyncMessagePager:
         self._ahead = self._make_ahead()
 
     async def _end_ahead(self) -> None:
+        assert self._ahead is not None  # noqa: S101 (the block was entered)
         ahead, self._ahead, self._started = self._ahead, None, None
-        if ahead is not None:
-            await ahead.close()
+        await ahead.close()
 
 
 class AsyncPages:

@@ -31,7 +31,8 @@ class Cloudware(SyncBase):
         from_: the sender's ID where a send gives none.
         max_connections: the most connections held at once; further requests wait for one.
         http_client: an `httpx.Client` (or httpx2's) of yours to send through. It
-            is never closed here, and its proxies, hooks and cookies are your business.
+            is never closed here, and its proxies, hooks and cookies are your business. Without one, httpx is loaded
+            when the `with` block is entered, or with the first call.
 
     Raises:
         ConfigurationError: the token is missing or malformed, or another setting is.

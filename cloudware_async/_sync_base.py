@@ -47,6 +47,7 @@ class SyncBase:
         return repr(self._driven).replace(type(self._driven).__name__, type(self).__name__, 1)
 
     def __enter__(self) -> Self:
+        drive(self._driven.__aenter__())
         return self
 
     def __exit__(

@@ -962,15 +962,19 @@ async def test_policy_that_exaggerates(world: World, says: Any) -> None:
 
 
 async def test_policy_that_raises(world: World) -> None:
-    """What an overridden `delay` raises leaves as itself."""
+    """What an overridden `delay` raises is behind an error that tells whether the text may have gone out."""
 
     def fail() -> None:
         raise LookupError("mine")
 
-    with FaultServer(Script(then=(ReadRequest(), Answer(b"", 429)))) as server:
-        async with world.client(server, retry=Recorder(says=fail)) as cloudware:
-            with pytest.raises(LookupError, match="mine"):
-                await cloudware.send(TO, "Hello")
+    with FaultServer(Script(((ReadRequest(), Close()),), then=(ReadRequest(), Answer(b"", 429)))) as server:
+        policy = Recorder(says=fail, resend_unknown=True)
+        async with world.client(server, retry=policy) as cloudware:
+            for may_have_been_sent in (True, False):
+                with pytest.raises(ConfigurationError, match="raised LookupError") as caught:
+                    await cloudware.send(TO, "Hello")
+                assert isinstance(caught.value.__cause__, LookupError)
+                assert caught.value.may_have_been_sent is may_have_been_sent
 
 
 async def test_resend_unknown(world: World) -> None:

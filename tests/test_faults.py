@@ -109,6 +109,8 @@ each_library = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx",
 # The server works as hard as the client, and both share this process's one lock: each call is made alone. A library that
 # is not ours takes apart at once what it has read at once, up to a quarter of a MiB, and nothing else runs meanwhile.
 FLOODS = ("interim-endless-and-fast", "garbage-endless")
+# megabytes, or thousands of headers
+HEAVY = ("limit-", "headers-")
 # what never ends, a few bytes at a time
 TRICKLES = ("slow", "tls-slow", "kept-alive-tls-slow", "interim-", "framing-byte-by-byte")
 
@@ -193,7 +195,7 @@ async def run_all(setup: Setup, fault: Fault, certificates: Certificates) -> Non
         for kind, (verdict, script) in calls.items()
         if verdict is not None
     ]
-    if fault.name in FLOODS or "bomb" in fault.name or fault.name.startswith("limit-page"):
+    if fault.name in FLOODS or "bomb" in fault.name or fault.name.startswith(HEAVY):
         found = [await job() for job in jobs]
     else:
         found = await setup.world.together(*jobs)

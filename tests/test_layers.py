@@ -18,6 +18,7 @@ FLOORS = [
         "_backend",
         "_backend_attempt",
         "_backend_logs",
+        "_backend_opening",
         "_backend_async",
         "_backend_blocking",
         "_backend_httpx",

@@ -28,7 +28,9 @@ from cloudware_async.webhooks import PostgreSQLStore, Receiver, SQLiteStore
 from cloudware_async.webhooks._payload import parse
 from cloudware_async.webhooks.asgi import WebhookApp
 
-FAILING = 0.02  # of all calls of the handler
+# of all calls of the handler
+FAILING = 0.02
+LINGERING = 0.05
 
 
 class Ledger:
@@ -66,7 +68,7 @@ def serve(listener: socket.socket, kind: str, where: str, ledger: Ledger) -> Non
         name = sms.message_id or ""
         ledger.write("begin", name)
         # work enough that a kill finds some of it under way
-        time.sleep(chance.uniform(0, 0.004))
+        time.sleep(0.2 if chance.random() < LINGERING else 0)
         if chance.random() < FAILING:
             ledger.write("fail", name)
             raise RuntimeError("now and then")

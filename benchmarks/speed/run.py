@@ -1,6 +1,6 @@
 """As fast as the wire allows? Everything that says so, measured side by side in one run.
 
-    python benchmarks/speed/run.py             about ten minutes; writes results.json, the table and the plots
+    python benchmarks/speed/run.py             about 25 minutes; writes results.json, the table and the plots
     python benchmarks/speed/run.py --short     two minutes; says what moved against results.json, and writes nothing
 
 Rule 1. All traffic stays on loopback, and every part is bounded: so many rounds of so many requests.

@@ -1,0 +1,184 @@
+"""The backends' seams: moments between two steps, which no server can bring about on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+from contextvars import copy_context
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from fault_server import FaultServer
+from worlds import GRACE, OWN, TO, TOKEN, World, within
+
+from cloudware_async import APIConnectionError, APIResponseError, APITimeoutError, Cloudware
+from cloudware_async._backend import drive
+from cloudware_async._backend_blocking import Work, _Bulk, current_work
+from cloudware_async._backend_httpx_async import _has_tls_rest
+from cloudware_async._backend_httpx_blocking import _NETWORK
+from cloudware_async._backend_logs import our_request
+
+TEXT = "Hello"
+
+
+def test_a_blocking_coroutine_that_suspends() -> None:
+    """What suspends was not made over a blocking backend, and that is said."""
+    with pytest.raises(RuntimeError, match="suspended"):
+        drive(asyncio.sleep(0))
+
+
+# Bulks
+
+
+def test_an_item_that_is_begun_already() -> None:
+    """An item that another thread has begun, or whose bulk is stopped, is not begun again."""
+
+    async def work(item: str) -> None:
+        raise AssertionError(item)
+
+    bulk = _Bulk(work)  # type: ignore[arg-type]
+    begun = threading.Lock()
+    begun.acquire()
+    bulk.run(begun, 0, work, "begun")
+    bulk.work.stopping.set()
+    bulk.run(threading.Lock(), 0, work, "stopped")
+
+
+def test_what_failed_is_not_reported_at_the_end() -> None:
+    """Of what ended after the end, what has no result is passed over."""
+    reported: list[Any] = []
+
+    async def report(_: int, result: Any) -> None:
+        reported.append(result)
+
+    async def work(item: Exception | str) -> str:
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    bulk = _Bulk(report)
+    for item in (ValueError(), "done"):
+        copy_context().run(bulk.run, threading.Lock(), 0, work, item)
+    drive(bulk.report_ended())
+    assert ["done"] == reported
+
+
+# Connections
+
+
+@pytest.mark.worlds("blocking", reason="only threads are cut off by a flag")
+async def test_cut_off_while_connecting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is made for somebody who was told to stop meanwhile carries nothing."""
+    work = Work()
+    connect = _NETWORK.connect_tcp
+
+    def connect_and_stop(*arguments: Any, **options: Any) -> Any:
+        stream = connect(*arguments, **options)
+        work.cut_off()
+        return stream
+
+    monkeypatch.setattr(_NETWORK, "connect_tcp", connect_and_stop)
+    with FaultServer() as server, Cloudware(TOKEN, base_url=server.base_url) as cloudware:
+
+        def send() -> None:
+            current_work.set(work)
+            cloudware.send(TO, TEXT)
+
+        with pytest.raises(APIConnectionError) as caught:
+            copy_context().run(send)
+        assert not caught.value.may_have_been_sent
+        assert 0 == len(server.ledger)
+
+
+@pytest.mark.worlds(*OWN, reason="of a client of the user's the headers are its own")
+async def test_many_tokens(world: World) -> None:
+    """A client of which there are views with a hundred tokens sends each its own."""
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            for number in range(100):
+                await cloudware.with_options(access_token=f"token-{number}").send(TO, TEXT)
+        tokens = [request.header("authorization") for request in server.posts]
+    assert [(f"Bearer token-{number}",) for number in range(100)] == tokens
+
+
+@pytest.mark.worlds(*OWN, reason="how a session of aiohttp's connects is its user's affair")
+async def test_a_handshake_that_hangs(world: World) -> None:
+    """A TLS handshake is a part of connecting, and ends with `connect_timeout`: nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = {"base_url": f"https://127.0.0.1:{listener.getsockname()[1]}/v1", "timeout": 60.0}
+        async with world.make(TOKEN, **options, connect_timeout=0.3, retry=None) as cloudware:
+            with pytest.raises(APITimeoutError, match="connect_timeout") as caught, within(0.3 + GRACE):
+                await cloudware.send(TO, TEXT)
+    assert not caught.value.may_have_been_sent
+
+
+@pytest.mark.worlds("asyncio", "trio", reason="elsewhere nothing closes a connection by itself")
+async def test_a_kept_connection_that_the_loop_has_closed(world: World) -> None:
+    """The event loop may close a kept connection before it is asked for again: another one is made."""
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            await cloudware.send(TO, "first")
+            (slot,) = cloudware._calling.backend._free
+            await slot.stream.aclose()
+            assert slot.stream._socket.fileno() < 0
+            await cloudware.send(TO, "second")
+        assert [1, 2] == [request.connection for request in server.posts]
+
+
+def test_what_is_no_tls_is_a_rest() -> None:
+    """What nobody asked for may be no TLS record at all: then too the connection is not kept."""
+
+    class Stream:
+        def get_extra_info(self, _: str) -> ssl.SSLObject:
+            incoming = ssl.MemoryBIO()
+            incoming.write(b"no TLS at all")
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
+
+    assert _has_tls_rest(Stream())  # type: ignore[arg-type]
+
+
+# Clients that are not ours
+
+
+@pytest.mark.worlds("asyncio", "blocking", reason="trio complains of the mock's own generator")
+async def test_a_mocked_answer_over_its_cap(world: World) -> None:
+    """What a mock answers is capped as ever."""
+    with respx.mock(base_url="https://api.cloudware.chat/v1") as router:
+        router.post("/sms/send").respond(content=b" " * ((1 << 20) + 1))
+        async with world.make(TOKEN) as cloudware:
+            with pytest.raises(APIResponseError, match="too large"):
+                await cloudware.send(TO, TEXT)
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="aiohttp has no such hooks")
+async def test_a_hook_whose_error_belongs_to_no_request(world: World) -> None:
+    """What a hook raises that belongs to no request says nothing of the text, which went out."""
+
+    def fail(_: Any) -> None:
+        raise httpx.ConnectError("mine")
+
+    async def fail_asynchronously(_: Any) -> None:
+        fail(_)
+
+    with FaultServer() as server:
+        hook = fail if world.is_blocking else fail_asynchronously
+        http_client = world.http_client(event_hooks={"response": [hook]}, trust_env=False)
+        async with world.client(server, http_client=http_client) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, TEXT)
+        await http_client.aclose()
+        assert 1 == len(server.posts)
+    assert caught.value.may_have_been_sent
+
+
+def test_log_records_with_named_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    """What a library logs with named arguments is left as it is."""
+    caplog.set_level(logging.DEBUG)
+    with our_request():
+        logging.getLogger("httpcore.http11").debug("%(event)s", {"event": "started"})
+    assert ["started"] == [record.getMessage() for record in caplog.records]
