@@ -15,6 +15,7 @@ import pytest
 
 from cloudware_async import APIConnectionError, CloudwareError, ConfigurationError, RetryPolicy
 from cloudware_async._backend import drive
+from cloudware_async._backend_opening import Opening
 from cloudware_async._call import Calling, call
 from cloudware_async._retry import RetryBudget, decide, may_repeat
 from cloudware_async._wire import (
@@ -362,7 +363,7 @@ def test_bad_overridden_delay_after_an_unknown_attempt():
             return 0.0 if attempt == 1 else "soon"
 
     backend = Scripted(Failure(FailureKind.BROKEN, written=True), Failure(FailureKind.CONNECT, written=False))
-    calling = Calling(backend, Unsure(resend_unknown=True), RetryBudget(), 30.0, 5.0)
+    calling = Calling(Opening(lambda: backend), Unsure(resend_unknown=True), RetryBudget(), 30.0, 5.0)
     with pytest.raises(ConfigurationError) as caught:
         drive(call(calling, SEND, lambda answer: read_receipt(answer, SEND)))
     assert (True, 2) == (caught.value.may_have_been_sent, caught.value.attempts)
