@@ -1074,27 +1074,22 @@ def test_stop_in_a_handler(path: Path, kind: str) -> None:
     assert ["stop() would wait for ever, for it is called by the handler that it waits for"] == list(map(str, raised))
 
 
-def test_request_while_it_stops(path: Path) -> None:
+def test_request_while_it_stops(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes in while the store is being closed is recorded, and handled once, after the next start."""
     ledger = Ledger()
     store = SQLiteStore(path)
     receiver = Receiver(ledger, secret=NEW, store=store)
+    close = store.close
+
+    def receive_and_close() -> None:
+        assert 200 == receiver.receive_blocking(*request())
+        close()
+
     receiver.start()
-
-    class Closing:
-        """The store; a request comes in as it is closed."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(store, name)
-
-        def close(self) -> None:
-            assert 200 == receiver.receive_blocking(*request())
-            store.close()
-
-    receiver._store = Closing()  # type: ignore[assignment]
-    receiver.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "close", receive_and_close)
+        receiver.stop()
     assert 0 == ledger.calls.total()
-    receiver._store = store
     receiver.start()
     ledger.wait_for(1)
     receiver.stop()
