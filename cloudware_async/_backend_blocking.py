@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -158,7 +159,9 @@ class _Bulk:
         self.work = Work()
         self.running = 0
         self._report = report
-        self._ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+        self._ended: deque[tuple[int, Any, BaseException | None]] = deque()
+        # what is waited for holds no result: Ctrl-C falls between a wait and what it gave
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def run(
         self, begun: threading.Lock, index: int, work: Callable[[Any], Coroutine[Any, Any, Any]], item: Any
@@ -168,23 +171,26 @@ class _Bulk:
             return
         current_work.set(self.work)
         try:
-            self._ended.put((index, drive(work(item)), None))
+            self._ended.append((index, drive(work(item)), None))
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
-            self._ended.put((index, None, error))
+            self._ended.append((index, None, error))
+        self._woken.put(None)
 
     async def report_all(self, at_most_running: int) -> None:
         """Report what has ended, and wait until no more than so many run."""
-        while self.running > at_most_running or not self._ended.empty():
-            index, result, error = self._ended.get()
+        while self.running > at_most_running or self._ended:
+            self._woken.get()
             self.running -= 1
+            index, result, error = self._ended[0]
+            del self._ended[0]
             if error is not None:
                 raise error
             await self._report(index, result)
 
     async def report_ended(self) -> None:
         """Report what ended after the end; what that raises is not the first, which leaves."""
-        while not self._ended.empty():
-            index, result, error = self._ended.get()
+        while self._ended:
+            index, result, error = self._ended.popleft()
             if error is None:
                 with contextlib.suppress(Exception):
                     await self._report(index, result)

@@ -302,6 +302,30 @@ def test_ctrl_c_twice_tells_what_had_ended():
         assert ("3\n", 0) == (output, status)
 
 
+def test_ctrl_c_as_a_text_ends():
+    """A text that ends in the same moment is told: the interrupt does not come between its end and its result."""
+    with FaultServer() as server:
+        process = start(
+            server,
+            """
+            import _thread, httpx
+            def answered(_):
+                _thread.interrupt_main()  # seen by the main thread when the result wakes it
+            told = []
+            with httpx.Client(event_hooks={"response": [answered]}) as client:
+                for n in range(20):
+                    try:
+                        cloudware = Cloudware(**OPTIONS, http_client=client)
+                        cloudware.send_many([Draft("2348012345678", f"{n}")], on_result=told.append)
+                    except KeyboardInterrupt:
+                        pass
+            print(len(told))
+            """,
+        )
+        output, errors, status = finish(process)
+        assert ("20\n", "", 0) == (output, errors, status)
+
+
 def test_ctrl_c_in_a_send():
     """A send to a server that hangs ends at once, and the client can be used again."""
     with FaultServer(Script(((ReadRequest(), Hang()),))) as server:

@@ -229,15 +229,18 @@ async def test_a_stop_ends_the_pauses(world: World) -> None:
 
     def tell(result: SendResult) -> None:
         told.append(result)
-        assert server.wait_for(2)
         raise Mine("mine")
 
-    acts = ((ReadRequest(), Healthy()), (ReadRequest(), Answer(b"", 500)))
+    acts = ((ReadRequest(), Hold(gate := Gate()), Healthy()), (ReadRequest(), Hold(gate), Answer(b"", 500)))
     policy = RetryPolicy(base_delay=20.0, resend_unknown=True, random=lambda: 1.0)
-    with FaultServer(Script(acts, then=(ReadRequest(), Answer(b"", 500)))) as server:
+    with FaultServer(Script(acts, then=(ReadRequest(), Answer(b"", 500)))) as server, gate:
         async with world.client(server, timeout=60, retry=policy) as cloudware:
-            with pytest.raises(Mine), within(PATIENCE):
-                await cloudware.send_many(drafts(2), in_flight=2, on_result=tell)
+            with within(PATIENCE):
+                async with world.crew() as crew:
+                    job = crew.start(lambda: cloudware.send_many(drafts(2), in_flight=2, on_result=tell))
+                    assert await world.wait(gate.wait_for, 2)
+                    gate.open()
+        assert isinstance(job.error, Mine)
         assert 2 == len(server.posts)
     assert [None, True] == [result.error and result.error.may_have_been_sent for result in told]
 
