@@ -34,6 +34,5 @@ class Opening:
         """The backend, the same for all threads."""
         if self._backend is None:
             with self._lock:
-                if self._backend is None:
-                    self._backend = self._open()
+                self._backend = self._backend or self._open()
         return self._backend

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from fault_server import FaultServer
+from fault_server import FaultServer, ReadRequest, Repeat, Script, Send, head
 from worlds import GRACE, OWN, TO, TOKEN, World, within
 
 from cloudware_async import APIConnectionError, APIResponseError, APITimeoutError, Cloudware
@@ -153,6 +153,18 @@ async def test_a_mocked_answer_over_its_cap(world: World) -> None:
         async with world.make(TOKEN) as cloudware:
             with pytest.raises(APIResponseError, match="too large"):
                 await cloudware.send(TO, TEXT)
+
+
+@pytest.mark.worlds("blocking", reason="on an event loop one scope bounds it all")
+async def test_a_users_client_is_bounded_between_reads(world: World) -> None:
+    """Through a blocking client of the user's a body that never ends is left when the time is over."""
+    with FaultServer(Script(then=(ReadRequest(), Send(head(200)), Repeat(b" ", pause=0.01)))) as server:
+        http_client = world.http_client(trust_env=False)
+        async with world.client(server, http_client=http_client, timeout=0.3) as cloudware:
+            with within(0.3 + GRACE), pytest.raises(APITimeoutError) as caught:
+                await cloudware.send(TO, TEXT)
+        await http_client.aclose()
+    assert caught.value.may_have_been_sent
 
 
 @pytest.mark.worlds("asyncio", "trio", "blocking", reason="aiohttp has no such hooks")

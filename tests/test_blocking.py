@@ -621,3 +621,34 @@ def test_ctrl_c_in_an_async_bulk(run: str) -> None:
         output, errors, status = finish(process)
         assert ("KeyboardInterrupt 10\n", 0) == (output, status), errors
         assert 14 == len(server.posts)
+
+
+# what falls into a task of trio's own is the main task's, which waits for the bulk's others
+@pytest.mark.parametrize("do", ["interrupt()", "trio.lowlevel.spawn_system_task(aside)"], ids=["its own", "another"])
+def test_ctrl_c_in_a_task(do: str) -> None:
+    """Whichever task of trio's Ctrl-C falls into, it ends the bulk and leaves as itself."""
+    with FaultServer(Script(((ReadRequest(), Healthy()),), then=(ReadRequest(), Hang()))) as server:
+        process = start(
+            server,
+            f"""
+            import signal, trio
+            told = []
+            def interrupt():
+                signal.raise_signal(signal.SIGINT)
+            async def aside():
+                interrupt()
+            def tell(result):
+                told.append(result)
+                {do}
+            async def main():
+                texts = [Draft("2348012345678", f"{{n}}") for n in range(9)]
+                async with AsyncCloudware(**OPTIONS, timeout=60.0) as cloudware:
+                    await cloudware.send_many(texts, in_flight=4, on_result=tell)
+            try:
+                trio.run(main)
+            except BaseException as error:
+                print(type(error).__name__, len(told))
+            """,
+        )
+        output, errors, status = finish(process)
+        assert ("KeyboardInterrupt 1\n", 0) == (output, status), errors
