@@ -511,6 +511,7 @@ def _structure_id(value: Any, _: Any) -> str | None:
     raise TypeError("is not a string or a whole number")
 
 
+_MOST_LEVELS = 100
 _MESSAGE_KEYS = frozenset({"type", "from", "to", "message", "message_id", "created_at", "sent_at"})
 _converter = cattrs.Converter(detailed_validation=True)
 _converter.register_structure_hook(str, _structure_string)
@@ -531,7 +532,20 @@ def _structure_message(value: Any, _: Any) -> Message:
         raise TypeError("is not an object")
     message = _structure_fields(value, Message)
     message.extra.update((key, item) for key, item in value.items() if key not in _MESSAGE_KEYS)
+    if _is_too_deep(message.extra):
+        raise TypeError("is nested too deeply")
     return message
+
+
+def _is_too_deep(value: dict[str, Any] | list[Any]) -> bool:
+    """Say whether a value has more than 100 levels: Python's own bound depends on the stack of whoever asks."""
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        items = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 _read_iso = datetime.fromisoformat

@@ -598,6 +598,7 @@ class Receiver:
 
     def __init__(self, *answers: int | threading.Event) -> None:
         self.posts: queue.Queue[tuple[str, str | None, bytes]] = queue.Queue()
+        self.authorizations: list[str | None] = []
         self.answers = list(answers)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler(), bind_and_activate=False)
         # a connection that a test left open is not waited for
@@ -616,6 +617,7 @@ class Receiver:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.authorizations.append(self.headers["Authorization"])
                 receiver.posts.put((self.path, self.headers["Content-Type"], body))
                 answer = receiver.answers.pop(0) if receiver.answers else 204
                 if isinstance(answer, threading.Event):
@@ -659,6 +661,17 @@ def test_an_inbound_text_is_posted_as_documented() -> None:
         keys = ["type", "from", "to", "message", "message_id", "created_at", "sent_at"]
         assert keys == list(json.loads(posts[0][2]))
         assert {("/hooks?source=sandbox", "application/json")} == {(path, kind) for path, kind, _ in posts}
+
+
+def test_a_password_in_the_url_goes_as_basic_auth() -> None:
+    """A receiver that asks for a secret as a password gets it, and the path is the same."""
+    with Receiver() as receiver:
+        url = receiver.url.replace("://", "://cloudware:s%40cret@")
+        with Sandbox(webhook_url=url) as sandbox:
+            sandbox.receive(from_="1234567890", message="Hello")
+            path, _, _ = receiver.posts.get(timeout=PATIENCE)
+    assert "/hooks?source=sandbox" == path
+    assert ["Basic Y2xvdWR3YXJlOnNAY3JldA=="] == receiver.authorizations
 
 
 def test_a_text_may_be_let_in_over_http(caplog: pytest.LogCaptureFixture) -> None:

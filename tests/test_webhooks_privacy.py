@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -353,6 +354,14 @@ def test_reprs() -> None:
     for owner in (Receiver(print, secret=(NEW, OLD)), Webhook(secret=(NEW, OLD))):
         shown = "\n".join(walk(owner))
         assert [] == [each for each in PRIVATE if each in shown]
+
+
+def test_pickles() -> None:
+    """What holds a secret goes into no pickle, nor does the filter that looks for it."""
+    receiver = Receiver(print, secret=NEW)
+    for holder in (receiver, receiver.log_filter, Webhook(secret=NEW)):
+        with pytest.raises(TypeError):
+            pickle.dumps(holder)
 
 
 def test_tracebacks(log: io.StringIO) -> None:

@@ -888,6 +888,30 @@ async def test_background_outlives_whatever_a_handler_raises(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("kind", ["function", "coroutine function"])
+async def test_whatever_a_handler_raises_is_its_failure(kind: str, ending: type[BaseException]) -> None:
+    """Handled on the spot, what usually ends a task or a program is answered with 500, and the next post is handled."""
+    ledger = Ledger()
+
+    def fail_once(sms: Message) -> None:
+        ledger(sms)
+        if ledger.calls[sms.message_id] == 1:
+            raise ending
+
+    async def fail_once_asynchronously(sms: Message) -> None:
+        fail_once(sms)
+
+    receiver = Receiver(fail_once if kind == "function" else fail_once_asynchronously, secret=NEW)
+    assert [500, 200, 200] == [await receiver.receive(*request("one")) for _ in range(3)]
+    blocking = Receiver(fail_once if kind == "function" else fail_once_asynchronously, secret=NEW)
+    assert [500, 200] == await anyio.to_thread.run_sync(
+        lambda: [blocking.receive_blocking(*request("two")) for _ in range(2)]
+    )
+    assert {"id of one": 2, "id of two": 2} == ledger.calls
+
+
+@pytest.mark.anyio
 @pytest.mark.worlds("asyncio", reason="only asyncio's tasks can be cancelled past a shield")
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("kind", ["memory", "SQLite"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -229,6 +230,49 @@ def test_take_oldest_first(make: Make) -> None:
         store.record(bytes([number]), BODY)
     assert {b"\0", b"\1", b"\2"} == {each.key for each in store.take(3)}
     assert {b"\3", b"\4"} == {each.key for each in store.take(3)}
+
+
+def test_a_new_file_that_others_open_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes in the moment in which another process makes the file waits for it."""
+    path = tmp_path / "texts.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                other.execute("ROLLBACK")
+
+        with at(monkeypatch, 0):
+            _sqlite.time.sleep = sleep  # type: ignore[attr-defined]
+            store = SQLiteStore(path)
+            store.record(KEY, BODY)
+        assert 3 == len(waited)
+    assert [KEY] == [taken.key for taken in store.take(5)]
+    store.close()
+
+
+def test_a_new_file_that_another_never_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for it has an end."""
+    path = tmp_path / "texts.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with at(monkeypatch, 0):
+            clock = itertools.count(0.0, 20.0)
+            _sqlite.time.monotonic = lambda: next(clock)  # type: ignore[attr-defined]
+            _sqlite.time.sleep = [].append  # type: ignore[attr-defined]
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                SQLiteStore(path).record(KEY, BODY)
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that was recorded before the clock was set back does not wait until that time comes again."""
+    store = SQLiteStore(tmp_path / "texts.db")
+    with at(monkeypatch, 3600):
+        store.record(KEY, BODY)
+    assert [KEY] == [taken.key for taken in store.take(5)]
+    store.close()
 
 
 def test_release_later(make: Make) -> None:

@@ -178,6 +178,7 @@ TYPES = [
     case("text that is JSON", 415, content_type="text/json"),
     case("another kind of JSON", 415, content_type="application/problem+json"),
     case("nearly JSON", 415, content_type="application/jsonp"),
+    case("a hard space behind it", 415, content_type="application/json\xa0"),
     case("two types", 415, content_type="application/json, text/plain"),
     case("compressed", 415, extra=(("Content-Encoding", "gzip"),)),
     case("neither JSON nor said to be", 415, content_type="text/plain", body=b"\xff"),
@@ -247,6 +248,9 @@ CASES = [*AUTHENTICATION, *METHODS, *LENGTHS, *TYPES, *BODIES]
 LONG_BODIES = [
     raw("a number of 5,000 digits", 400, HELLO, f'{HELLO}, "cost": {"9" * 5000}'),
     raw("an id of 5,000 digits", 400, '"id of an id of 5,000 digits"', "9" * 5000),
+    raw("nested 100 deep, with the message", 200, HELLO, f'{HELLO}, "cost": {nested(99)}'),
+    raw("nested 101 deep", 400, HELLO, f'{HELLO}, "cost": {nested(100)}'),
+    raw("nested 900 deep", 400, HELLO, f'{HELLO}, "cost": {nested(900)}'),
     raw("nested 100,000 deep", 400, HELLO, f'{HELLO}, "cost": {nested(100_000)}'),
     evolve(case("100,000 arrays", 400), body=nested(100_000).encode()),
     fields("a text of 60,000 letters", 200, message="x" * 60_000),

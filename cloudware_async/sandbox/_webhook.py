@@ -38,7 +38,7 @@ class Webhook:
     """Posts inbound texts to a URL, in the background.
 
     Args:
-        url: where they go.
+        url: where they go; a user name and a password in it go as HTTP basic auth.
         attempts: the most requests for one delivery, from 1.
         repeat: deliver each text twice.
         shuffle: deliver out of order: what comes in within 0.1 seconds goes out newest first.
@@ -57,6 +57,8 @@ class Webhook:
             raise ValueError("webhook_url must be like 'http://127.0.0.1:8000/webhook'")
         if attempts < 1:
             raise ValueError("webhook_attempts must be a whole number from 1")
+        user = self._url.username or self._url.password
+        self._auth = httpx.BasicAuth(self._url.username, self._url.password) if user else httpx.Auth()
         self._attempts = attempts
         self._repeat = repeat
         self._shuffle = shuffle
@@ -118,7 +120,7 @@ class Webhook:
         request = httpx.Request("POST", self._url, content=body, headers=_HEADERS)
         try:
             async with asyncio.timeout(_TIMEOUT):
-                response = await transport.handle_async_request(request)
+                response = await transport.handle_async_request(next(self._auth.auth_flow(request)))
                 await response.aread()
         except (httpx.HTTPError, TimeoutError) as error:
             return type(error).__name__

@@ -194,7 +194,7 @@ class Gate:
 
     def check_type(self, head: Head) -> int | None:
         """Give the status that refuses a request by the type of its body, or None."""
-        media_type = (head.content_type or "").partition(";")[0].strip().lower()
+        media_type = (head.content_type or "").partition(";")[0].strip(" \t").lower()
         is_plain = head.content_encoding.lower() in ("", "identity")
         return None if media_type == "application/json" and is_plain else 415
 

@@ -75,13 +75,14 @@ class SecretFilter(logging.Filter):
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         super().__init__()
-        self._secrets: frozenset[str] = frozenset()
+        # as secrets, so that nobody pickles them
+        self._secrets: frozenset[Secret] = frozenset()
         self._pattern = _NOTHING
         self.add(secrets)
 
     def add(self, secrets: Iterable[Secret]) -> None:
         """Take out these too."""
-        self._secrets |= {secret.reveal() for secret in secrets}
+        self._secrets |= set(secrets)
         # a new pattern, for another thread may be looking with the old one
         self._pattern = re.compile("|".join(map(_spellings, self._secrets))) if self._secrets else _NOTHING
 
@@ -118,9 +119,9 @@ class SecretFilter(logging.Filter):
 _NOTHING = re.compile(r"(?!)")
 
 
-def _spellings(secret: str) -> str:
+def _spellings(secret: Secret) -> str:
     """Give a pattern for a secret as it may stand in a URL (RFC 3986, 2.1)."""
-    return "".join(f"(?:{re.escape(letter)}|%(?i:{ord(letter):02x}))" for letter in secret)
+    return "".join(f"(?:{re.escape(letter)}|%(?i:{ord(letter):02x}))" for letter in secret.reveal())
 
 
 _of_all_receivers = SecretFilter()

@@ -4,7 +4,8 @@ Rule 1: with a durable store: recorded, committed, answered with 200, handled in
 Rule 2: without: handled, marked, answered with 200. A failure is answered with 500 and leaves the message unseen,
         so that the service may post it again.
 Rule 3: a repeat of a handled message is answered with 200 and not handled again.
-Rule 4: whatever the handler or the store raises becomes a status. Only what is no `Exception` leaves as itself.
+Rule 4: whatever the handler or the store raises becomes a status. Only the end of who works here leaves as itself:
+        the cancellation of its task, or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Receiver:
         except BaseException as error:
             log_handler_failure(inbound.body, error)
             await self._turns.settle(effects, inbound.key, is_handled=False)
-            if not isinstance(error, Exception):
+            if effects.ends(error):
                 raise
             return 500
         await self._turns.settle(effects, inbound.key, is_handled=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # seconds
 _PATIENCE = 30.0
+_MOMENT = 0.01
 _PURGE_PERIOD = 60.0
 _LOOK_FOR_DEAD_PERIOD = 5.0
 
@@ -183,18 +184,20 @@ class SQLiteStore:
         with self._lock:
             with self._transaction() as connection:
                 self._free_the_dead(connection)
+                now = time.time()
                 rows = connection.execute(
                     "SELECT key, body, attempts + 1 FROM webhooks"
-                    " WHERE handled_at IS NULL AND body IS NOT NULL AND due_at <= ?"
+                    # what is new does not wait, though the clock was set back meanwhile
+                    " WHERE handled_at IS NULL AND body IS NOT NULL AND (attempts = 0 OR due_at <= ?)"
                     " AND (claimed_by IS NULL OR claimed_by = ?) ORDER BY due_at LIMIT ?",
-                    (time.time(), self._seat, most + len(self._held)),
+                    (now, self._seat, most + len(self._held)),
                 ).fetchall()
                 taken = [Recorded(*row) for row in rows if row[0] not in self._held][:most]
                 for each in taken:
                     pause = longest_pause(each.attempts - 1) if each.attempts > 1 else 0.0
                     connection.execute(
                         "UPDATE webhooks SET claimed_by = ?, attempts = ?, due_at = ? WHERE key = ?",
-                        (self._seat, each.attempts, time.time() + pause, each.key),
+                        (self._seat, each.attempts, now + pause, each.key),
                     )
             self._held.update(each.key for each in taken)
         return taken
@@ -243,7 +246,7 @@ class SQLiteStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(self._path, _PATIENCE)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             # a text that was deleted is overwritten
             connection.execute("PRAGMA secure_delete = ON")
@@ -310,6 +313,23 @@ def _connect(path: Path, patience: float) -> sqlite3.Connection:
 
     # what begins and ends a transaction is said here; which thread's turn it is, the lock decides
     return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have it kept beside the file what is written, with patience: for this one SQLite itself has none."""
+    import sqlite3
+
+    gives_up_at = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > gives_up_at:
+                raise
+            time.sleep(_MOMENT)
+        else:
+            return
 
 
 def _free(connection: sqlite3.Connection, seat: int) -> None:
