@@ -120,6 +120,27 @@ def test_what_a_proxy_is_asked_first_is_not_the_request():
     assert 0 == made.reads
 
 
+def test_nothing_is_known_at_first():
+    """Nothing has begun, nobody watches, nothing was written or read."""
+    made = Attempt(5.0, time.monotonic() + 30)
+    assert [False] * 5 == [made.begun, made.watched, made.written, made.filled, made.overflown]
+    assert 0 == made.reads
+
+
+def test_a_listing_is_a_request_too():
+    """The first bytes of a GET are bytes of the request."""
+    made = attempt(watched=True)
+    made.note_write(b"GET /v1/sms/messages HTTP/1.1\r\n\r\n")
+    assert made.written is True
+
+
+@pytest.mark.parametrize("kind", [FailureKind.CONNECT, FailureKind.CERTIFICATE, FailureKind.NO_CONNECTION])
+def test_what_never_writes_did_not_happen_after_a_write(kind):
+    """Where something was written, a failure that comes before any write was another connection's: ours is broken."""
+    assert Failure(FailureKind.BROKEN, written=True) == attempt(watched=True, written=True).failure(kind)
+    assert Failure(kind, written=False) == attempt(watched=True).failure(kind)
+
+
 def test_an_answer_without_a_read_is_a_stray_one():
     """What was there before the request was written is no answer to it; without a witness nobody can tell."""
     answer = Answer(200, [], b"")

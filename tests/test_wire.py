@@ -461,6 +461,14 @@ def test_request_of_a_listing(filters, target):
     assert (BASE.origin, TOKEN, 32 * 1024 * 1024) == (request.origin, request.token, request.max_body)
 
 
+def test_what_is_private_in_a_request():
+    """The token, the texts and the numbers, with and without what is written round their digits."""
+    sent = send_request(BASE, TOKEN, "/sms/send", "+234 801 234 5678", "Hello", "Shop")
+    assert {TOKEN.reveal(), "2348012345678", "+234 801 234 5678", "Hello", "Shop"} == {*sent.private}
+    listed = messages_request(BASE, TOKEN, Place({"to": "+2348012345678", "message": "Hello+"}))
+    assert {TOKEN.reveal(), "+2348012345678", "2348012345678", "Hello+"} == {*listed.private}
+
+
 def test_request_under_no_path():
     """A base URL without a path adds nothing to the calls' own."""
     base = read_base_url("http://localhost")
@@ -2049,3 +2057,59 @@ def test_the_documented_form_is_read_by_the_fast_pass():
 def test_any_other_form_is_left_to_the_converter(value):
     """The fast pass reads the documented form to the letter, and nothing else."""
     assert None is _wire._read_documented(value)
+
+
+RECEIPT_TO_THE_LETTER = {
+    "id": "1",
+    "name": "Example",
+    "description": "A text",
+    "created_at": "2020-01-01T00:00:00Z",
+    "updated_at": "2020-12-31T23:59:59Z",
+}
+RECEIPT_OTHERWISE = {
+    **{
+        f"without {name}": {key: value for key, value in RECEIPT_TO_THE_LETTER.items() if key != name}
+        for name in RECEIPT_TO_THE_LETTER
+    },
+    **{f"{name} a number": RECEIPT_TO_THE_LETTER | {name: 5} for name in RECEIPT_TO_THE_LETTER},
+    **{f"{name} null": RECEIPT_TO_THE_LETTER | {name: None} for name in RECEIPT_TO_THE_LETTER},
+    "one more key": RECEIPT_TO_THE_LETTER | {"other": 1},
+    **{
+        f"{name} {value}": RECEIPT_TO_THE_LETTER | {name: value}
+        for name in ("created_at", "updated_at")
+        for value in (
+            "2020-01-01T24:00:00Z",
+            "2020-01-01 00:00:00Z",
+            "2020-01-01T00:00:00+00:00",
+            "2020-13-01T00:00:00Z",
+        )
+    },
+    "a list": [RECEIPT_TO_THE_LETTER],
+    "null": None,
+}
+
+
+def test_the_documented_receipt_is_read_by_the_fast_pass():
+    """It makes the same receipt as the slow one, which reads all other forms."""
+    value = {"data": RECEIPT_TO_THE_LETTER, "status": "success"}
+    receipt = _wire._read_documented_receipt(value)
+    assert receipt is not None
+    assert receipt == attrs.evolve(_wire._structure_receipt(value | {"other": 1}), extra={})
+    assert {} == receipt.extra
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *({"data": data, "status": "success"} for data in RECEIPT_OTHERWISE.values()),
+        {"data": RECEIPT_TO_THE_LETTER},
+        {"data": RECEIPT_TO_THE_LETTER, "status": "failure"},
+        {"data": RECEIPT_TO_THE_LETTER, "status": "success", "other": 1},
+        {"data": RECEIPT_TO_THE_LETTER, "other": "success"},
+        [RECEIPT_TO_THE_LETTER],
+        None,
+    ],
+)
+def test_any_other_receipt_is_left_to_the_slow_pass(value):
+    """The fast pass reads the documented receipt to the letter, and nothing else."""
+    assert None is _wire._read_documented_receipt(value)
