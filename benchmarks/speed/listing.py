@@ -7,7 +7,8 @@ Rule 1. 200 pages of 100 messages. The server answers each page 5 ms after it wa
         each, in which it waits as for a database. Neither is exact: timers are late. So both are measured alone, in
         the same round: the server by a plain socket that asks for all pages and decodes none, the consumer by doing
         its work 200 times. The ideal is the slower of the two. Beside it stands, without a target, the same ideal
-        with httpx in the plain socket's place: what no client over httpx can be faster than.
+        with httpx in the plain socket's place: what no client over httpx can be faster than. And, with the target too,
+        with this client's own plain walk there: how much of the slower one is hidden behind the other.
 Rule 2. Nothing to overlap: the consumer only takes the messages, and the server needs its 5 ms. Beside it stands,
         without a target, a server that answers at once: there reading ahead can only cost.
 Rule 3. Memory is the peak of the whole process, in pages of 1,000; every page is made when it is asked for.
@@ -205,8 +206,10 @@ def _peak() -> int:
 def walk_rows(kind: str, rounds: int, port: int) -> tuple[list[Row], dict[str, Any]]:
     """Measure the walks, and make the rows."""
     took = ask("listing.py", "walk", kind, rounds, port)
-    alone = [took[name] for name in ("server alone", "server alone, over httpx", "consumer alone")]
-    ideal, over_httpx = zip(*((max(s, c), max(h, c)) for s, h, c in zip(*alone, strict=True)), strict=True)
+    ideal, over_httpx, our_own = (
+        [max(both) for both in zip(took[name], took["consumer alone"], strict=True)]
+        for name in ("server alone", "server alone, over httpx", "idle consumer, plain")
+    )
     exact = [PAGES * MILLISECONDS / 1000] * rounds
     found = [
         make_row(
@@ -227,6 +230,16 @@ def walk_rows(kind: str, rounds: int, port: int) -> tuple[list[Row], dict[str, A
             None,
             ours=took["read ahead"],
             theirs=over_httpx,
+            floor=("the ideal", ideal),
+        ),
+        make_row(
+            f"ahead-{kind}-own",
+            "the same",
+            "max(this client's plain walk, consumer)",
+            "wall",
+            1.10,
+            ours=took["read ahead"],
+            theirs=our_own,
             floor=("the ideal", ideal),
         ),
         *(
