@@ -256,11 +256,14 @@ def test_replay_what_listen_printed(tmp_path):
     file = tmp_path / "texts.jsonl"
     with file.open("wb") as output, listening("--json", stdout=output.fileno()) as running:
         for name in ("one", "two"):
-            assert 200 == running.post(encode(message(name, message=f"{name} 👩🏿‍🚀\n\ud800", carrier={"MTN": 1})))
+            body = encode(message(name, message=f'{name} 👩🏿‍🚀\n\ud800 "Infinity', carrier={"MTN": 1, "cost": 8888}))
+            assert 200 == running.post(body.replace(b"8888", b"-1e999"))
         assert DONE == running.end().status
     with listening("--json") as running:
         assert DONE == run("webhook", "replay", str(file), "--to", running.url).status
         assert file.read_text() == running.end().output
+    # and JSON (RFC 8259), of which Python writes more
+    assert ["-1e999"] * 2 == re.findall(r'"cost": ([^}]*)', file.read_text())
 
 
 def test_replay_is_not_all_taken(destination, file):

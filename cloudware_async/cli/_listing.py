@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # control characters, line separators, what turns the direction of writing, and halves of surrogate pairs;
 # joiners and marks are left alone: emoji and many alphabets need them
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# what Python makes of a number above 1.8e308, and writes as what is no JSON
+_STRING_OR_INFINITY = re.compile(r'("(?:[^"\\]|\\.)*")|Infinity')
 _KINDS = {"message_received": ("received", "green"), "message_sent": ("sent", "cyan")}
 
 
@@ -52,7 +54,7 @@ def to_json(message: Message) -> str:
         "created_at": None if message.created_at is None else _write(message.created_at, "T"),
         "sent_at": None if message.sent_at is None else _write(message.sent_at, "T"),
     }
-    return json.dumps(fields | message.extra)
+    return _STRING_OR_INFINITY.sub(lambda match: match[1] or "1e999", json.dumps(fields | message.extra))
 
 
 def _write(moment: datetime, separator: str) -> str:
