@@ -31,6 +31,8 @@ R = TypeVar("R")
 
 # seconds that a thread has to end when its connections were shut down
 _LAST_MOMENT = 1.0
+# seconds; a Ctrl-C that comes just before a wait begins does not end it, so that none is longer
+_LONGEST_WAIT = 0.5
 
 
 class Connected(Protocol):
@@ -179,7 +181,10 @@ class _Bulk:
     async def report_all(self, at_most_running: int) -> None:
         """Report what has ended, and wait until no more than so many run."""
         while self.running > at_most_running or self._ended:
-            self._woken.get()
+            try:
+                self._woken.get(timeout=_LONGEST_WAIT)
+            except queue.Empty:
+                continue
             self.running -= 1
             index, result, error = self._ended[0]
             del self._ended[0]
@@ -214,7 +219,8 @@ class _BlockingAhead:
         assert self._thread is not None  # noqa: S101 (the same)
         if self._thread.process != os.getpid():
             await self.start(self._fetch.work)
-        self._fetch.done.wait()
+        while not self._fetch.done.wait(_LONGEST_WAIT):
+            pass
         if self._fetch.error is not None:
             raise self._fetch.error
         return self._fetch.value

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from ipaddress import ip_address
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -457,12 +458,35 @@ def _refuse_constant(name: str) -> NoReturn:
 _json_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+_MOST_LEVELS = 500
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
+_STEPS = dict(zip(b"[{]}", (1, 1, -1, -1), strict=True))
+
+
+def _is_deep(body: bytes) -> bool:
+    levels = accumulate(map(_STEPS.__getitem__, body.translate(None, _NO_BRACKETS)))
+    return any(map(_MOST_LEVELS.__lt__, levels))
+
+
+def _is_too_deep(body: bytes) -> bool:
+    """Say whether JSON has more than 500 levels; what hides them is left to Python's own bound.
+
+    That bound depends on the stack of whoever asks, and at it whatever is finalized just then fails.
+    """
+    # brackets within strings are looked at twice, for a page has none as a rule
+    has_many = body.count(b"[") + body.count(b"{") > _MOST_LEVELS
+    return has_many and _is_deep(body) and _is_deep(_STRING.sub(b"", body))
+
+
 def read_json(body: bytes) -> Any:
     """Read JSON (RFC 8259: UTF-8, a byte order mark ignored, no NaN).
 
     Raises:
-        Malformed: it is none, is nested too deeply, or holds a number of thousands of digits.
+        Malformed: it is none, has more than 500 levels, or holds a number of thousands of digits.
     """
+    if _is_too_deep(body):
+        raise Malformed("", "is nested too deeply")
     problem = "is not JSON"
     try:
         return _json_decoder.decode((body[3:] if body.startswith(b"\xef\xbb\xbf") else body).decode())
@@ -511,7 +535,6 @@ def _structure_id(value: Any, _: Any) -> str | None:
     raise TypeError("is not a string or a whole number")
 
 
-_MOST_LEVELS = 100
 _MESSAGE_KEYS = frozenset({"type", "from", "to", "message", "message_id", "created_at", "sent_at"})
 _converter = cattrs.Converter(detailed_validation=True)
 _converter.register_structure_hook(str, _structure_string)
@@ -532,20 +555,7 @@ def _structure_message(value: Any, _: Any) -> Message:
         raise TypeError("is not an object")
     message = _structure_fields(value, Message)
     message.extra.update((key, item) for key, item in value.items() if key not in _MESSAGE_KEYS)
-    if _is_too_deep(message.extra):
-        raise TypeError("is nested too deeply")
     return message
-
-
-def _is_too_deep(value: dict[str, Any] | list[Any]) -> bool:
-    """Say whether a value has more than 100 levels: Python's own bound depends on the stack of whoever asks."""
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        items = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
-        level = [item for item in items if isinstance(item, dict | list)]
-        if not level:
-            return False
-    return True
 
 
 _read_iso = datetime.fromisoformat

@@ -652,3 +652,49 @@ def test_ctrl_c_in_a_task(do: str) -> None:
         )
         output, errors, status = finish(process)
         assert ("KeyboardInterrupt 1\n", 0) == (output, status), errors
+
+
+@pytest.mark.parametrize(
+    ("waits", "do"),
+    [
+        ("report_all", "cloudware.send_many([Draft('2348012345678', 'Hello')])"),
+        ("result", "list(messages)"),
+    ],
+    ids=["bulk", "read ahead"],
+)
+def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
+    """A Ctrl-C that comes as the main thread begins to wait, and so wakes nobody, is seen all the same."""
+    first = (ReadRequest(), Reply(Book.of(1, 2).answer))
+    with FaultServer(Script((first,), then=(ReadRequest(), Hang()))) as server:
+        process = start(
+            server,
+            f"""
+            import _thread, signal, sys, threading, time
+            main = threading.get_ident()
+            def until_in(name):
+                while name not in names():
+                    time.sleep(0.01)
+            def names():
+                frame = sys._current_frames()[main]
+                while frame is not None:
+                    yield frame.f_code.co_name
+                    frame = frame.f_back
+            def press():
+                until_in({waits!r})
+                # it is noted, and wakes nobody
+                _thread.interrupt_main()
+                # a bulk waits for what is under way; this one wakes it
+                until_in("shutdown")
+                signal.pthread_kill(main, signal.SIGINT)
+            cloudware = Cloudware(**OPTIONS, timeout=60.0)
+            with cloudware.messages().read_ahead() as messages:
+                next(messages)
+                threading.Thread(target=press, daemon=True).start()
+                try:
+                    {do}
+                except KeyboardInterrupt:
+                    print("stopped", flush=True)
+            """,
+        )
+        output, errors, _ = finish(process)
+        assert ("stopped\n", "") == (output, errors)

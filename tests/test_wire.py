@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import json
 import re
@@ -2004,6 +2005,24 @@ def test_depth_does_not_depend_on_the_caller():
             read_json(b"[" * DEEP)
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_500_levels_are_read():
+    """Levels are counted alike on every stack, and not in strings: 500 are read, one more is not."""
+    text = '[{"\\"' * 1000
+    value = json.loads("[" * 499 + json.dumps(text) + "]" * 499)
+    assert [text, value] == read_json(json.dumps([text, value]).encode())
+    assert [[], {}] * 1000 == read_json(json.dumps([[], {}] * 1000).encode())
+    with pytest.raises(Malformed, match="is nested too deeply"):
+        read_json(json.dumps([text, [value]]).encode())
+
+
+def test_levels_that_strings_hide():
+    """Where closing brackets in strings hide how deep it is, Python's own bound tells."""
+    # what is finalized at that bound fails: so not what other tests left behind
+    gc.collect()
+    with pytest.raises(Malformed, match="is nested too deeply"):
+        read_json(b'["]",' * DEEP)
 
 
 # ---------------------------------------------------------------- the fast pass

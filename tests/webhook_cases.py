@@ -248,8 +248,8 @@ CASES = [*AUTHENTICATION, *METHODS, *LENGTHS, *TYPES, *BODIES]
 LONG_BODIES = [
     raw("a number of 5,000 digits", 400, HELLO, f'{HELLO}, "cost": {"9" * 5000}'),
     raw("an id of 5,000 digits", 400, '"id of an id of 5,000 digits"', "9" * 5000),
-    raw("nested 100 deep, with the message", 200, HELLO, f'{HELLO}, "cost": {nested(99)}'),
-    raw("nested 101 deep", 400, HELLO, f'{HELLO}, "cost": {nested(100)}'),
+    raw("nested 500 deep, with the message", 200, HELLO, f'{HELLO}, "cost": {nested(499)}'),
+    raw("nested 501 deep", 400, HELLO, f'{HELLO}, "cost": {nested(500)}'),
     raw("nested 900 deep", 400, HELLO, f'{HELLO}, "cost": {nested(900)}'),
     raw("nested 100,000 deep", 400, HELLO, f'{HELLO}, "cost": {nested(100_000)}'),
     evolve(case("100,000 arrays", 400), body=nested(100_000).encode()),
