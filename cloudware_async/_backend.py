@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+CLOSED = "this client is closed: make another one"
+
 
 class Ahead(Protocol):
     """One coroutine at a time that runs while the caller does something else."""
@@ -68,7 +70,7 @@ class Backend(Protocol):
 
         What `items`, `work` or `report` raises leaves as itself, and from then on, or on cancellation or Ctrl-C,
         nothing new starts: no item and no further attempt. What is under way ends and is reported, unless it is cut off
-        by a cancellation or a second Ctrl-C.
+        by a cancellation or a second Ctrl-C. `report` may get a result again in whose telling a Ctrl-C fell.
         """
         ...
 

@@ -24,7 +24,6 @@ from cloudware_async._backend_attempt import (
     Attempt,
     Collector,
     classify,
-    forget_nothing,
     make_headers,
 )
 from cloudware_async._errors import ConfigurationError
@@ -53,7 +52,7 @@ class AiohttpBackend(AsyncEffects):
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
         loop = running_loop()
-        self.usable.check(loop, forget_nothing)
+        self.usable.check(loop)
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise ConfigurationError("an aiohttp session runs on asyncio only: make the client without it on trio")
         if self._session.closed:
@@ -116,7 +115,7 @@ class AiohttpBackend(AsyncEffects):
         return headers
 
     async def close(self) -> None:
-        self.usable.close(forget_nothing)
+        self.usable.closed = True
 
 
 class _Body(aiohttp.BytesPayload):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from cloudware_async._backend_attempt import Usable
+from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class AsyncEffects:
 
     def __init__(self) -> None:
         self.usable = Usable()
+        start_afresh_after_fork(self)
+
+    def _start_afresh(self) -> None:
+        # the child's own event loop is another one
+        self.usable.loop = None
 
     def clock(self) -> float:
         return time.monotonic()

@@ -4,22 +4,20 @@ Rule 1: our own wrapper round a connection's stream is the only witness of wheth
         (a mock, a user's own client) the kind of the exception alone decides, and doubt is "written".
 Rule 2: an exception is known by its name, so no library has to be imported for it, httpx2 among them. Where one library
         stands on another, the lowest is believed: it was there.
-Rule 3: after a fork the child makes connections of its own; a second event loop is refused in one sentence.
+Rule 3: a closed client, and a second event loop, are refused in one sentence.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
 from typing import TYPE_CHECKING
 
+from cloudware_async._backend import CLOSED
 from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import NEVER_WRITTEN, Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin
 
@@ -30,7 +28,6 @@ GRACE = 0.05
 _LONGEST = 1e6
 
 CLIENT_CLOSED = "the http_client is closed: it must live as long as this client"
-_CLOSED = "this client is closed: make another one"
 _SECOND_LOOP = (
     "this client belongs to another event loop: make one in each, or use Cloudware, the blocking client, from threads"
 )
@@ -194,27 +191,12 @@ class Usable:
 
     def __init__(self) -> None:
         self.closed = False
-        self._process = os.getpid()
         self.loop: object = None
 
-    def check(self, loop: object, forget: Callable[[], None]) -> None:
-        self._note_fork(forget)
+    def check(self, loop: object) -> None:
         if self.closed:
-            raise ConfigurationError(_CLOSED)
+            raise ConfigurationError(CLOSED)
         if self.loop is None:
             self.loop = loop
         elif self.loop is not loop:
             raise ConfigurationError(_SECOND_LOOP)
-
-    def close(self, forget: Callable[[], None]) -> None:
-        self._note_fork(forget)
-        self.closed = True
-
-    def _note_fork(self, forget: Callable[[], None]) -> None:
-        if self._process != os.getpid():
-            self._process, self.loop = os.getpid(), None
-            forget()
-
-
-def forget_nothing() -> None:
-    """The user's client and its connections are not ours to drop."""

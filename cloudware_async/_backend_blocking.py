@@ -33,6 +33,7 @@ R = TypeVar("R")
 _LAST_MOMENT = 1.0
 # seconds; a Ctrl-C that comes just before a wait begins does not end it, so that none is longer
 _LONGEST_WAIT = 0.5
+_LONGEST_SLEEP = 1e6
 
 
 class Connected(Protocol):
@@ -110,6 +111,8 @@ class BlockingEffects:
 
     async def sleep(self, seconds: float) -> bool:
         work = current_work.get()
+        # the operating system takes no longer ones
+        seconds = min(seconds, _LONGEST_SLEEP)
         if work is not None:
             return not work.stopping.wait(seconds)
         time.sleep(seconds)  # noqa: ASYNC251 (a blocking effect blocks)
@@ -126,21 +129,18 @@ class BlockingEffects:
         in_flight: int,
     ) -> None:
         """Run `work` in threads and `report` in the caller's own, so that a callback needs no lock."""
-        bulk = _Bulk(report)
+        bulk = _Bulk(work, report)
         executor = ThreadPoolExecutor(in_flight)
         try:
             for index, item in enumerate(items):
                 await bulk.report_all(at_most_running=in_flight - 1)
-                bulk.running += 1
-                begun = threading.Lock()
-                try:
-                    executor.submit(bulk.run, begun, index, work, item)
-                except RuntimeError:
-                    # no thread can be started any more: the interpreter ends
-                    contextvars.copy_context().run(bulk.run, begun, index, work, item)
+                bulk.ask(index, item)
+                if bulk.threads < bulk.running:
+                    bulk.start_thread(executor)
             await bulk.report_all(at_most_running=0)
         except BaseException:
             bulk.work.stopping.set()
+            bulk.end()
             try:
                 # what is under way ends, so that it is known how; a second Ctrl-C does not wait for that
                 executor.shutdown(cancel_futures=True)
@@ -151,32 +151,65 @@ class BlockingEffects:
             await bulk.report_ended()
             raise
         finally:
+            bulk.end()
             executor.shutdown(wait=False)
 
 
 class _Bulk:
-    """What one `each` has running and ended."""
+    """What one `each` has running and ended.
 
-    def __init__(self, report: Callable[[int, Any], Coroutine[Any, Any, None]]) -> None:
+    Between the caller's thread and the others stand only queues that a Ctrl-C cannot leave locked.
+    """
+
+    def __init__(
+        self, work: Callable[[Any], Coroutine[Any, Any, Any]], report: Callable[[int, Any], Coroutine[Any, Any, None]]
+    ) -> None:
         self.work = Work()
         self.running = 0
+        self.threads = 0
+        self._do = work
         self._report = report
+        self._asked: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._ended: deque[tuple[int, Any, BaseException | None]] = deque()
         # what is waited for holds no result: Ctrl-C falls between a wait and what it gave
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def run(
-        self, begun: threading.Lock, index: int, work: Callable[[Any], Coroutine[Any, Any, Any]], item: Any
-    ) -> None:
-        # an item whose thread could not be started may be with another thread already: it is begun once
-        if self.work.stopping.is_set() or not begun.acquire(blocking=False):
-            return
-        current_work.set(self.work)
+    def ask(self, index: int, item: Any) -> None:
+        """Have an item worked on by whichever thread comes first."""
+        self.running += 1
+        self._asked.put((index, item))
+
+    def start_thread(self, executor: ThreadPoolExecutor) -> None:
         try:
-            self._ended.append((index, drive(work(item)), None))
+            executor.submit(self._run)
+            self.threads += 1
+        except RuntimeError:
+            # none can be started: the system gives no more, or the interpreter ends
+            if self.threads == 0:
+                contextvars.copy_context().run(self._run_next)
+
+    def end(self) -> None:
+        """Let the threads end when they are done."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        asked = self._asked.get()
+        if asked is None or self.work.stopping.is_set():
+            # for the next thread
+            self._asked.put(None)
+            return False
+        current_work.set(self.work)
+        index, item = asked
+        try:
+            self._ended.append((index, drive(self._do(item)), None))
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             self._ended.append((index, None, error))
         self._woken.put(None)
+        return True
 
     async def report_all(self, at_most_running: int) -> None:
         """Report what has ended, and wait until no more than so many run."""
@@ -185,20 +218,28 @@ class _Bulk:
                 self._woken.get(timeout=_LONGEST_WAIT)
             except queue.Empty:
                 continue
-            self.running -= 1
             index, result, error = self._ended[0]
-            del self._ended[0]
             if error is not None:
                 raise error
             await self._report(index, result)
+            self._ended.popleft()
+            self.running -= 1
 
     async def report_ended(self) -> None:
-        """Report what ended after the end; what that raises is not the first, which leaves."""
+        """Report what ended after the end; neither what that raises nor one more Ctrl-C keeps the rest untold."""
+        is_interrupted = False
         while self._ended:
-            index, result, error = self._ended.popleft()
-            if error is None:
-                with contextlib.suppress(Exception):
+            index, result, error = self._ended[0]
+            try:
+                if error is None:
                     await self._report(index, result)
+            except KeyboardInterrupt:
+                if is_interrupted:
+                    raise
+                is_interrupted = True
+            except Exception:  # noqa: BLE001, S110 (not the first, which leaves)
+                pass
+            self._ended.popleft()
 
 
 class _BlockingAhead:
@@ -207,18 +248,24 @@ class _BlockingAhead:
         self._fetch: _Fetch | None = None
 
     async def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        # after a fork the thread stayed with the parent
-        if self._thread is None or self._thread.process != os.getpid():
-            self._thread = _AheadThread()
-            self._thread.start()
         self._fetch = _Fetch(work)
-        self._thread.asked.put(self._fetch)
+        thread = self._living_thread()
+        if thread is None:
+            thread = self._thread = _AheadThread()
+            # where the system gives none it is fetched when it is asked for
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+        thread.asked.put(self._fetch)
+
+    def _living_thread(self) -> _AheadThread | None:
+        # after a fork it stayed with the parent
+        thread = self._thread
+        return thread if thread is not None and thread.process == os.getpid() and thread.is_alive() else None
 
     async def result(self) -> Any:
         assert self._fetch is not None  # noqa: S101 (it was started)
-        assert self._thread is not None  # noqa: S101 (the same)
-        if self._thread.process != os.getpid():
-            await self.start(self._fetch.work)
+        if self._living_thread() is None:
+            return await self._fetch.work()
         while not self._fetch.done.wait(_LONGEST_WAIT):
             pass
         if self._fetch.error is not None:
@@ -226,11 +273,12 @@ class _BlockingAhead:
         return self._fetch.value
 
     async def close(self) -> None:
-        # nor are a parent's connections a child's to shut down
-        if self._thread is not None and self._thread.process == os.getpid():
-            self._thread.work.cut_off()
-            self._thread.asked.put(None)
-            self._thread.join(_LAST_MOMENT)
+        # a parent's connections are not a child's to shut down
+        thread = self._living_thread()
+        if thread is not None:
+            thread.work.cut_off()
+            thread.asked.put(None)
+            thread.join(_LAST_MOMENT)
 
 
 class _Fetch:

@@ -25,7 +25,7 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from cloudware_async._backend_async import AsyncEffects, running_loop
-from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, forget_nothing
+from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
     READ_SIZE,
@@ -237,14 +237,20 @@ class _AsyncSlots(AsyncEffects):
         super().__init__()
         self._network = Network(origin)
         self._max_connections = max_connections
-        self._forget()
-
-    def _forget(self) -> None:
         self._free: deque[_AsyncSlot] = deque()
+        self._of_parents: list[deque[_AsyncSlot]] = []
         self._limiter: anyio.Semaphore | None = None
 
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
+        # let go of later: right after a fork another library's locks may be held
+        self._of_parents.append(self._free)
+        self._free = deque()
+        self._limiter = None
+
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
-        self.usable.check(running_loop(), self._forget)
+        self.usable.check(running_loop())
+        self._of_parents.clear()
         if self._limiter is None:
             self._limiter = anyio.Semaphore(self._max_connections)
         limiter = self._limiter
@@ -289,7 +295,7 @@ class _AsyncSlots(AsyncEffects):
             await self._free.popleft().close()
 
     async def close(self) -> None:
-        self.usable.close(self._forget)
+        self.usable.closed = True
         is_here = self.usable.loop is running_loop()
         while self._free:
             slot = self._free.pop()
@@ -308,7 +314,7 @@ class _AsyncBorrowed(AsyncEffects):
         self._client = client
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
-        self.usable.check(running_loop(), forget_nothing)
+        self.usable.check(running_loop())
         if self._client.is_closed:
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
@@ -342,7 +348,7 @@ class _AsyncBorrowed(AsyncEffects):
         return make_answer(response, collector.chunks, is_whole=is_whole)
 
     async def close(self) -> None:
-        self.usable.close(forget_nothing)
+        self.usable.closed = True
 
 
 def open_async(origin: Origin, max_connections: int, http_client: object) -> Backend:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import httpcore
 import httpx
 
-from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify, forget_nothing
+from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify
 from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, current_work
+from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
     READ_SIZE,
@@ -198,16 +199,18 @@ class _BlockingSlots(BlockingEffects):
         self._all: set[_BlockingSlot] = set()
         # a client that was not closed leaves no socket open, and says nothing at the interpreter's exit
         weakref.finalize(self, _close_all, self._all)
-        self._forget()
+        self._start_afresh()
+        start_afresh_after_fork(self)
 
-    def _forget(self) -> None:
-        # after a fork: closes this process's copies only, without a word to the server
+    def _start_afresh(self) -> None:
+        # before the child has a second thread, which could take a connection of the parent's;
+        # this closes the child's copies only, without a word to the server
         _close_all(self._all)
         self._free: deque[_BlockingSlot] = deque()
         self._limiter = Limiter(self._max_connections)
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
-        self.usable.check(None, self._forget)
+        self.usable.check(None)
         work = current_work.get()
         attempt = Attempt(connect_timeout, deadline)
         limiter = self._limiter
@@ -258,7 +261,7 @@ class _BlockingSlots(BlockingEffects):
         slot.close()
 
     async def close(self) -> None:
-        self.usable.close(self._forget)
+        self.usable.closed = True
         # another thread may take the last one meanwhile
         with contextlib.suppress(IndexError):
             while True:
@@ -273,7 +276,7 @@ class _BlockingBorrowed(BlockingEffects):
         self._client = client
 
     async def exchange(self, request: Request, *, connect_timeout: float, deadline: float) -> Answer | Failure:
-        self.usable.check(None, forget_nothing)
+        self.usable.check(None)
         if self._client.is_closed:
             raise ConfigurationError(CLIENT_CLOSED)
         attempt = Attempt(connect_timeout, deadline)
@@ -306,7 +309,7 @@ class _BlockingBorrowed(BlockingEffects):
         return make_answer(response, collector.chunks, is_whole=is_whole)
 
     async def close(self) -> None:
-        self.usable.close(forget_nothing)
+        self.usable.closed = True
 
 
 def open_blocking(origin: Origin, max_connections: int, http_client: object) -> Backend:

@@ -121,7 +121,7 @@ class AsyncCloudware:
         A view made by `with_options` closes nothing, and neither is an `http_client` of yours closed.
         """
         if self._owns_connections:
-            await self._calling.backend.close()
+            await self._calling.opening.close()
 
     async def send(self, to: str, message: str, *, from_: str | None = None) -> Receipt:
         """Send a text.
@@ -238,6 +238,9 @@ class AsyncCloudware:
                 return SendResult(draft, error=error)
 
         async def report(index: int, result: SendResult) -> None:
+            if index in results:
+                # a Ctrl-C fell into its telling
+                return
             results[index] = result
             if on_result is not None:
                 outcome = on_result(result)

@@ -110,13 +110,15 @@ class AsyncMessagePager:
         # after single messages, the rest of their page
         end = len(listing.messages) if self._left is None else min(len(listing.messages), self._index + self._left)
         messages = listing.messages[self._index : end]
+        following = listing.next if end == len(listing.messages) else self._place
+        page = Page(messages, listing.query, following.cursor())
+        # after all that a Ctrl-C could fall into: going on would skip the page
         self._index = end
         if self._left is not None:
             self._left -= len(messages)
         if isinstance(listing.error, APIResponseError):
             self._finish_page()
-        following = listing.next if end == len(listing.messages) else self._place
-        return Page(messages, listing.query, following.cursor())
+        return page
 
     def _finish_page(self) -> None:
         """Leave a page that is wholly handed out, and raise what is wrong with it (rules 2 and 3)."""
@@ -151,8 +153,9 @@ class AsyncMessagePager:
             raise
         finally:
             self._is_waiting = False
-        self._seen.add(mark)
+        # in this order: a page that a Ctrl-C kept from being handed out is no circle
         self._listing, self._index = listing, 0
+        self._seen.add(mark)
         if self._ahead is not None and self._is_wanted(listing):
             await self._ahead.start(lambda: self._fetch(listing.next))
             self._started = listing.next

@@ -883,17 +883,25 @@ def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Lis
     return Listing(messages, query if type(query) is str else None, following, error)
 
 
+# after so many the rest of a page is read in the fast pass only: to find what is wrong takes longer than a call may
+_MOST_MALFORMED = 100
+
+
 def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None]:
     """Read what can be read of a page, and say where the first message is that cannot."""
     messages = tuple(map(_read_documented, data))
     if all(messages):
         return cast("tuple[Message, ...]", messages), None
     readable: list[Message] = []
-    error = None
+    error, count = None, 0
     for index, item in enumerate(data):
+        message = messages[index]
+        if message is None and count == _MOST_MALFORMED:
+            continue
         try:
-            readable.append(messages[index] or read_message(item))
+            readable.append(message or read_message(item))
         except Malformed as malformed:
+            count += 1
             place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
             error = error or _page_error(place, malformed.problem)
     return tuple(readable), error

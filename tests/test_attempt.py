@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
@@ -14,7 +13,7 @@ import pytest
 import respx
 
 from cloudware_async import ConfigurationError
-from cloudware_async._backend_attempt import Attempt, Collector, Usable, classify, forget_nothing, make_headers
+from cloudware_async._backend_attempt import Attempt, Collector, Usable, classify, make_headers
 from cloudware_async._privacy import Secret
 from cloudware_async._wire import Answer, Failure, FailureKind, Origin
 
@@ -199,20 +198,14 @@ def test_headers_of_a_request():
     assert [*read, ("Content-Type", "application/json")] == make_headers(origin, Secret("token"), is_send=True)
 
 
-def test_one_loop_one_client(monkeypatch):
-    """A second loop and a closed client are refused in one sentence; a fork drops the connections and goes on."""
+def test_one_loop_one_client():
+    """A second loop and a closed client are refused in one sentence."""
     usable = Usable()
-    forgotten = []
     first, second = object(), object()
-    usable.check(first, lambda: forgotten.append(True))
-    usable.check(first, lambda: forgotten.append(True))
+    usable.check(first)
+    usable.check(first)
     with pytest.raises(ConfigurationError, match=r"^this client belongs to another event loop"):
-        usable.check(second, forget_nothing)
-    assert [] == forgotten
-    process = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: process + 1)
-    usable.check(second, lambda: forgotten.append(True))
-    assert [True] == forgotten
+        usable.check(second)
     usable.closed = True
     with pytest.raises(ConfigurationError, match=r"^this client is closed"):
-        usable.check(second, forget_nothing)
+        usable.check(first)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import ssl
-import threading
 from contextvars import copy_context
 from typing import Any
 
@@ -35,18 +34,16 @@ def test_a_blocking_coroutine_that_suspends() -> None:
 # Bulks
 
 
-def test_an_item_that_is_begun_already() -> None:
-    """An item that another thread has begun, or whose bulk is stopped, is not begun again."""
+def test_an_item_that_is_not_begun_in_time() -> None:
+    """An item that nobody has begun when the bulk is stopped is begun no more."""
 
     async def work(item: str) -> None:
         raise AssertionError(item)
 
-    bulk = _Bulk(work)  # type: ignore[arg-type]
-    begun = threading.Lock()
-    begun.acquire()
-    bulk.run(begun, 0, work, "begun")
+    bulk = _Bulk(work, work)  # type: ignore[arg-type]
+    bulk.ask(0, "stopped")
     bulk.work.stopping.set()
-    bulk.run(threading.Lock(), 0, work, "stopped")
+    bulk._run()
 
 
 def test_what_failed_is_not_reported_at_the_end() -> None:
@@ -61,9 +58,10 @@ def test_what_failed_is_not_reported_at_the_end() -> None:
             raise item
         return item
 
-    bulk = _Bulk(report)
+    bulk = _Bulk(work, report)
     for item in (ValueError(), "done"):
-        copy_context().run(bulk.run, threading.Lock(), 0, work, item)
+        bulk.ask(0, item)
+        copy_context().run(bulk._run_next)
     drive(bulk.report_ended())
     assert ["done"] == reported
 

@@ -16,9 +16,10 @@ FLOORS = [
     ["_errors", "_privacy", "_models", "_wire", "_retry"],
     [
         "_backend",
+        "_backend_forks",
+        "_backend_opening",
         "_backend_attempt",
         "_backend_logs",
-        "_backend_opening",
         "_backend_async",
         "_backend_blocking",
         "_backend_httpx",
@@ -196,4 +197,5 @@ def test_importing_loads_no_http_library():
     """An HTTP library is loaded with the first client, and an event loop's only with an async one."""
     libraries = {"anyio", "asyncio", "httpcore", "httpx", "httpx2"}
     assert not libraries & loaded_by("import cloudware_async")
-    assert "httpx" in loaded_by("import cloudware_async; cloudware_async.Cloudware('token').close()")
+    assert not libraries & loaded_by("import cloudware_async; cloudware_async.Cloudware('token').close()")
+    assert "httpx" in loaded_by("import cloudware_async; cloudware_async.Cloudware('token').__enter__()")

@@ -17,9 +17,9 @@ import anyio
 import anyio.to_thread
 
 from cloudware_async._backend import drive
+from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
 from cloudware_async.webhooks._effects import AsyncEffects, BlockingEffects, Effects, Handler, check_handler
-from cloudware_async.webhooks._forks import start_afresh_after_fork
 from cloudware_async.webhooks._gate import MAX_BODY, Gate, Headers
 from cloudware_async.webhooks._intake import Inbound, take_in
 from cloudware_async.webhooks._log import SecretFilter, hide_from_servers, log_handler_failure, log_store_failure

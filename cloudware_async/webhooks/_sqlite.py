@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
-from cloudware_async.webhooks._forks import start_afresh_after_fork
 from cloudware_async.webhooks._store import HORIZON, Recorded, Standing, longest_pause, read_horizon
 
 if TYPE_CHECKING:

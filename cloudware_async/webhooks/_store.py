@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import attrs
 
+from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
 from cloudware_async._privacy import mask_text
-from cloudware_async.webhooks._forks import start_afresh_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
