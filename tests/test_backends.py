@@ -13,14 +13,16 @@ import httpx
 import pytest
 import respx
 from fault_server import FaultServer, ReadRequest, Repeat, Script, Send, head
-from worlds import GRACE, OWN, TO, TOKEN, World, within
+from worlds import GRACE, OWN, TO, TOKEN, Book, World, gather, within
 
-from cloudware_async import APIConnectionError, APIResponseError, APITimeoutError, Cloudware
+from cloudware_async import APIConnectionError, APIResponseError, APITimeoutError, Cloudware, ConfigurationError
 from cloudware_async._backend import drive
-from cloudware_async._backend_blocking import Work, _Bulk, current_work
+from cloudware_async._backend_blocking import BlockingEffects, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _has_tls_rest
 from cloudware_async._backend_httpx_blocking import _NETWORK
 from cloudware_async._backend_logs import our_request
+from cloudware_async._backend_opening import Opening
+from cloudware_async._wire import Place
 
 TEXT = "Hello"
 
@@ -64,6 +66,103 @@ def test_what_failed_is_not_reported_at_the_end() -> None:
         copy_context().run(bulk._run_next)
     drive(bulk.report_ended())
     assert ["done"] == reported
+
+
+def test_one_more_interrupt_keeps_nothing_untold() -> None:
+    """A Ctrl-C in the telling of one result does not keep the others untold; one more does."""
+
+    async def work(item: int) -> int:
+        return item
+
+    for presses, told in ((1, [0, 1, 2]), (2, [0])):
+        reported: list[int] = []
+        left = presses
+
+        async def report(index: int, _: Any) -> None:
+            nonlocal left
+            if index and left:
+                left -= 1
+                raise KeyboardInterrupt
+            reported.append(index)  # noqa: B023
+
+        bulk = _Bulk(work, report)
+        for item in range(4):
+            bulk.ask(item, item)
+            copy_context().run(bulk._run_next)
+        if presses == 1:
+            drive(bulk.report_ended())
+            assert [0, 2, 3] == reported
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                drive(bulk.report_ended())
+            assert told == reported
+
+
+def test_a_long_pause_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operating system cannot wait for in one go ends sooner."""
+    slept: list[float] = []
+    monkeypatch.setattr("cloudware_async._backend_blocking.time.sleep", slept.append)
+    assert drive(BlockingEffects().sleep(1e300))
+    assert [1e6] == slept
+
+
+# Walks
+
+
+@pytest.mark.worlds("blocking", reason="on an event loop there is no thread")
+async def test_a_walk_whose_thread_cannot_be_started(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are fetched when they are asked for, until there is a thread again."""
+    start = _AheadThread.start
+
+    def fail_once(thread: _AheadThread) -> None:
+        monkeypatch.setattr(_AheadThread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_AheadThread, "start", fail_once)
+    with Book.of(2, 2, 2).serve() as server:
+        async with world.client(server) as cloudware, cloudware.messages().read_ahead() as messages:
+            assert 6 == len(await gather(messages))
+
+
+async def test_going_on_after_an_interrupt_skips_no_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page in whose making a Ctrl-C falls is given by the next step."""
+    cursor = Place.cursor
+
+    def press(place: Place) -> str:
+        monkeypatch.setattr(Place, "cursor", cursor)
+        raise KeyboardInterrupt
+
+    with Book.of(2, 2).serve() as server:
+        async with world.client(server) as cloudware:
+            pages = cloudware.messages().pages()
+            monkeypatch.setattr(Place, "cursor", press)
+            with pytest.raises(KeyboardInterrupt):
+                await anext(pages)
+            assert [2, 2] == [len(page.messages) for page in await gather(pages)]
+
+
+# Opening
+
+
+@pytest.mark.parametrize("error", [ImportError("no such library"), OSError(24, "Too many open files")])
+def test_a_backend_that_cannot_be_opened(error: Exception) -> None:
+    """It is a setting's fault, and says which; another try may open it. To close it opens nothing."""
+    opened: list[Any] = [error]
+
+    def open_backend() -> Any:
+        if opened:
+            raise opened.pop()
+        return "backend"
+
+    opening = Opening(open_backend)
+    with pytest.raises(ConfigurationError, match="cannot be loaded") as caught:
+        _ = opening.backend
+    assert None is caught.value.__context__
+    assert "backend" == opening.backend
+    unused = Opening(open_backend)
+    drive(unused.close())
+    with pytest.raises(ConfigurationError, match=r"^this client is closed"):
+        _ = unused.backend
 
 
 # Connections

@@ -698,3 +698,56 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
         )
         output, errors, _ = finish(process)
         assert ("stopped\n", "") == (output, errors)
+
+
+def test_a_child_has_none_of_its_parents_connections() -> None:
+    """They are dropped in the fork itself, before the child has a second thread that could take one."""
+    with FaultServer() as server:
+        process = start(
+            server,
+            """
+            import os
+            cloudware = Cloudware(**OPTIONS)
+            cloudware.send("2348012345678", "Hello")
+            backend = cloudware._driven._calling.backend
+            print(len(backend._free), flush=True)
+            child = os.fork()
+            if not child:
+                os._exit(len(backend._free))
+            print(os.waitpid(child, 0)[1], len(backend._free))
+            cloudware.close()
+            """,
+        )
+        assert ("1\n0 1\n", "", 0) == finish(process)
+
+
+def test_a_fork_while_a_backend_is_opened() -> None:
+    """It waits for that, so that the child finds it opened and waits for nobody."""
+    process = interpret(
+        "-c",
+        textwrap.dedent(
+            """
+            import os, signal, threading, warnings
+            from cloudware_async._backend_opening import Opening
+            # from 3.12 on Python warns of any fork beside a thread
+            warnings.simplefilter("ignore", DeprecationWarning)
+            begun, go_on = threading.Event(), threading.Event()
+            def open_backend():
+                begun.set()
+                assert go_on.wait(10)
+                return "backend"
+            opening = Opening(open_backend)
+            thread = threading.Thread(target=lambda: opening.backend)
+            thread.start()
+            assert begun.wait(10)
+            threading.Timer(0.1, go_on.set).start()
+            child = os.fork()
+            if not child:
+                signal.alarm(10)
+                os._exit(opening.backend != "backend")
+            print(os.waitpid(child, 0)[1])
+            thread.join()
+            """
+        ),
+    )
+    assert ("0\n", "", 0) == finish(process)

@@ -2025,6 +2025,19 @@ def test_levels_that_strings_hide():
         read_json(b'["]",' * DEEP)
 
 
+def test_a_page_of_malformed_messages():
+    """After a hundred of them only what has the documented form is read, for the rest would take too long."""
+    good, other = dict(TO_THE_LETTER), {"type": "other", "from": "1", "to": "2", "message": "Hello"}
+    data = [other, *[{}] * 100, other, good]
+    answer = Answer(200, [], json.dumps({"data": data}).encode())
+    page = read_page(answer, READ, BASE, Place())
+    assert "data[1].type" == page.error.place
+    assert ["Hello", "Hello, World!"] == [message.message for message in page.messages]
+    fewer = Answer(200, [], json.dumps({"data": data[1:2] + data[3:]}).encode())
+    assert 101 == len(data[1:2] + data[3:])
+    assert 2 == len(read_page(fewer, READ, BASE, Place()).messages)
+
+
 # ---------------------------------------------------------------- the fast pass
 
 TO_THE_LETTER = {
