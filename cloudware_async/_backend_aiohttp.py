@@ -4,7 +4,9 @@ Rule 1: the session is the user's: it is never closed here, and only what a requ
 Rule 2: a send's body is a payload that notes when aiohttp begins to write it: until then no text can have gone out.
         (aiohttp repeats a GET by itself on a connection that the server has closed, and never a POST.) Where the
         user's own code may have made something else of the request, nothing is certain.
-Rule 3: bodies are read in pieces and undecoded, so that the cap holds for what a compressed one becomes.
+Rule 3: an answer that was there before the body was written is another request's, and the connection is left. (aiohttp
+        itself would take it.) Of a listing, whose request has no body, that cannot be told.
+Rule 4: bodies are read in pieces and undecoded, so that the cap holds for what a compressed one becomes.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import yarl
 from multidict import CIMultiDict
 
-from cloudware_async._backend_async import AsyncEffects, is_cancelled, running_loop
+from cloudware_async._backend_async import AsyncEffects, is_cancelled, is_readable, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
     Attempt,
@@ -46,6 +49,10 @@ class AiohttpBackend(AsyncEffects):
         # what may make something else of a request: a class of sessions, a class of requests, middlewares
         parts = (type(session), getattr(session, "_request_class", None), getattr(session, "_middlewares", None))
         self._is_plain = parts == (aiohttp.ClientSession, aiohttp.ClientRequest, ())
+        # then a refusal may come before the body, which waits for it
+        self._expects = "Expect" in getattr(session, "headers", ())
+        # connections over which a send went before
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
         self._timeout = aiohttp.ClientTimeout()
         self._urls: dict[str, yarl.URL] = {}
         self._headers: tuple[object, CIMultiDict[str]] = (None, CIMultiDict())
@@ -60,13 +67,14 @@ class AiohttpBackend(AsyncEffects):
         attempt = Attempt(connect_timeout, deadline)
         attempt.written = not self._is_plain
         collector = Collector(request.max_body)
+        body = self._payload(request.body, attempt)
         try:
             async with (
                 asyncio.timeout(attempt.left()),
                 self._session.request(
                     request.method,
                     self._url(request),
-                    data=_payload(request.body, attempt),
+                    data=body,
                     headers=self._prepared(request),
                     allow_redirects=False,
                     raise_for_status=False,
@@ -74,13 +82,18 @@ class AiohttpBackend(AsyncEffects):
                     timeout=self._connecting(connect_timeout),
                 ) as response,
             ):
+                may_be_early = self._expects and response.status >= 400
+                if isinstance(body, _Body) and attempt.watched and not body.is_begun and not may_be_early:
+                    body.is_given_up = True
+                    response.close()
+                    return attempt.failure(FailureKind.STRAY)
                 while chunk := await response.content.readany():
                     if not collector.add(chunk):
                         # what is left of it is not waited for
                         response.close()
                         break
-                body = b"".join(collector.chunks)
-                return Answer(response.status, list(response.raw_headers), body, collector.left >= 0)
+                whole = b"".join(collector.chunks)
+                return Answer(response.status, list(response.raw_headers), whole, collector.left >= 0)
         except asyncio.CancelledError as error:
             # a session that is closed cancels who waits for a connection of it
             if is_cancelled(error):
@@ -114,16 +127,30 @@ class AiohttpBackend(AsyncEffects):
                 self._headers = (request.token, headers)
         return headers
 
+    def _payload(self, body: bytes | None, attempt: Attempt) -> _Body | io.BytesIO | None:
+        if body is None:
+            return None
+        # aiohttp warns of longer bytes, which it would write in one go
+        return _Body(body, attempt, self._used) if len(body) <= MEBIBYTE else io.BytesIO(body)
+
     async def close(self) -> None:
         self.usable.closed = True
 
 
 class _Body(aiohttp.BytesPayload):
-    """The body of a send, watched (rule 2)."""
+    """The body of a send, watched (rules 2 and 3).
 
-    def __init__(self, body: bytes, attempt: Attempt) -> None:
+    Attributes:
+        is_begun: whether aiohttp has begun to write it.
+        is_given_up: whether it may not be written any more.
+    """
+
+    def __init__(self, body: bytes, attempt: Attempt, used: weakref.WeakSet[Any]) -> None:
         super().__init__(body)
         self._attempt = attempt
+        self._connections = used
+        self.is_begun = False
+        self.is_given_up = False
 
     @property
     def size(self) -> int | None:
@@ -132,12 +159,16 @@ class _Body(aiohttp.BytesPayload):
         return super().size
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._attempt.written = True
+        if self.is_given_up or self._holds_an_answer(writer):
+            raise ConnectionResetError("an answer was there before the request")
+        self.is_begun = self._attempt.written = True
         await super().write_with_length(writer, content_length)
 
-
-def _payload(body: bytes | None, attempt: Attempt) -> _Body | io.BytesIO | None:
-    if body is None:
-        return None
-    # aiohttp warns of longer bytes, which it would write in one go
-    return _Body(body, attempt) if len(body) <= MEBIBYTE else io.BytesIO(body)
+    def _holds_an_answer(self, writer: Any) -> bool:
+        connection = writer.protocol
+        is_used = connection in self._connections
+        self._connections.add(connection)
+        transport = writer.transport
+        # on a new connection TLS has messages of its own
+        is_told = is_used or transport.get_extra_info("ssl_object") is None
+        return bool(connection.should_close or (is_told and is_readable(transport.get_extra_info("socket"))))

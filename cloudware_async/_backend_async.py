@@ -8,6 +8,7 @@ Rule 2: no task group and no cancel scope spans a block of the user's (PEP 789):
 from __future__ import annotations
 
 import asyncio
+import selectors
 import sys
 import time
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine, Iterable
 
     from cloudware_async._backend import Ahead
@@ -30,6 +32,8 @@ R = TypeVar("R")
 # set when the bulk that a task works for takes nothing new
 _stopping: ContextVar[anyio.Event | None] = ContextVar("cloudware_stopping", default=None)
 _NAME = "cloudware-read-ahead"
+# the cheapest to make that there is
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 # asyncio itself keeps only weak references to its tasks
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -57,6 +61,15 @@ def is_cancelled(error: BaseException) -> bool:
         return False
     # trio's has no constructor
     return not isinstance(error, asyncio.CancelledError) or _current_task().cancelling() > 0
+
+
+def is_readable(raw: socket.socket) -> bool:
+    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
+    if raw.fileno() < 0:
+        return True
+    with _Selector() as selector:
+        selector.register(raw, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _current_task() -> asyncio.Task[Any]:

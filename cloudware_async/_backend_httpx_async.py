@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
 import ssl
 import time
@@ -24,7 +23,7 @@ import httpx
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from cloudware_async._backend_async import AsyncEffects, running_loop
+from cloudware_async._backend_async import AsyncEffects, is_readable, running_loop
 from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from cloudware_async._backend import Backend
     from cloudware_async._wire import Origin, Request
 
-# the cheapest to make that there is
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 # what a stream raises when the other side, or the network, has ended it
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -130,7 +127,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         if info == "is_readable":
             # httpcore asks before it uses a kept connection: this very attempt is watched, and no mock's
             self._slot.attempt.watched = True
-            return _is_readable(self._socket)
+            return is_readable(self._socket)
         return {"socket": self._socket, "ssl_object": self._tls}.get(info)
 
     async def aclose(self) -> None:
@@ -205,15 +202,6 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
                 # uvloop's sockets cannot
                 with socket.socket(fileno=os.dup(raw.fileno())) as same:
                     same.shutdown(socket.SHUT_RDWR)
-
-
-def _is_readable(raw: socket.socket) -> bool:
-    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
-    if raw.fileno() < 0:
-        return True
-    with _Selector() as selector:
-        selector.register(raw, selectors.EVENT_READ)
-        return bool(selector.select(0))
 
 
 def _has_tls_rest(stream: _AsyncStream) -> bool:

@@ -40,10 +40,10 @@ class Opening:
         # a signal's handler may come into the same thread's opening
         self._lock = threading.RLock()
 
-    def _before_fork(self) -> None:  # pyright: ignore[reportUnusedFunction] (`_backend_forks` calls it)
+    def _before_fork(self) -> None:
         self._lock.acquire()
 
-    def _after_fork_in_parent(self) -> None:  # pyright: ignore[reportUnusedFunction] (the same)
+    def _after_fork_in_parent(self) -> None:
         self._lock.release()
 
     @property

@@ -12,10 +12,17 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from fault_server import FaultServer, ReadRequest, Repeat, Script, Send, head
-from worlds import GRACE, OWN, TO, TOKEN, Book, World, gather, within
+from fault_server import FaultServer, Healthy, ReadRequest, Repeat, Script, Send, answer, head, receipt
+from worlds import GRACE, OWN, TO, TOKEN, Book, World, gather, texts, within
 
-from cloudware_async import APIConnectionError, APIResponseError, APITimeoutError, Cloudware, ConfigurationError
+from cloudware_async import (
+    APIConnectionError,
+    APIResponseError,
+    APITimeoutError,
+    Cloudware,
+    ConfigurationError,
+    RetryPolicy,
+)
 from cloudware_async._backend import drive
 from cloudware_async._backend_blocking import BlockingEffects, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _has_tls_rest
@@ -240,6 +247,20 @@ def test_what_is_no_tls_is_a_rest() -> None:
 
 
 # Clients that are not ours
+
+
+@pytest.mark.worlds("aiohttp", reason="aiohttp itself would take it for the answer to the next request")
+@pytest.mark.parametrize("status", [200, 400, 429])
+async def test_a_stray_answer_on_a_kept_connection(world: World, status: int) -> None:
+    """What the server says unasked on a kept connection is no answer to the next text, which goes over another one."""
+    with FaultServer(Script(((ReadRequest(), Healthy(), Send(answer(receipt("stray"), status))),))) as server:
+        async with world.client(server, retry=RetryPolicy(base_delay=0.001)) as cloudware:
+            receipts = []
+            for text in ("first", "second"):
+                receipts.append((await cloudware.send(TO, text)).id)
+                server.wait_until_settled()
+        assert ["first", "second"] == texts(server)
+        assert receipts == [request.receipt_id for request in server.posts]
 
 
 @pytest.mark.worlds("asyncio", "blocking", reason="trio complains of the mock's own generator")

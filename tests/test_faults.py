@@ -173,11 +173,17 @@ def through(setup: Setup, fault: Fault, kind: str, verdict: Verdict) -> Verdict:
     if not setup.is_own and fault.name in {"door-full", "tls-accept-hang"}:
         # its connect timeout ends a little before the call: there is time for one more attempt, which may get through
         return evolve(verdict, also=("accepted", "unknown"), most_requests=1)
+    if setup.library is aiohttp and fault.name.startswith("accept-close") and kind != "listing":
+        # nothing is written on a connection that has ended already
+        return evolve(verdict, also=("accepted", "not_sent"), retried=None, most_requests=1)
     if setup.library is aiohttp and fault.name.startswith(ALSO_UNKNOWN_THROUGH_AIOHTTP):
         errors = (*verdict.errors, "APIConnectionError", "APIStatusError")
-        # a page whose connection broke is asked for again
+        # a page whose connection broke is asked for again; what was there before it was asked for may be taken for it
         also = ("failed", "accepted") if kind == "listing" else ("unknown", "failed")
-        return evolve(verdict, errors=errors, also=(*verdict.also, *also))
+        errors = (*errors, "APIResponseError") if kind == "listing" else errors
+        # where it is seen in time that the kept connection has ended, the text goes over another one
+        retried = None if fault.name.startswith("idle-") else verdict.retried
+        return evolve(verdict, errors=errors, also=(*verdict.also, *also), retried=retried)
     if setup.library is aiohttp and fault.name.startswith(ALSO_ACCEPTED_THROUGH_AIOHTTP):
         return evolve(verdict, also=(*verdict.also, "accepted"))
     return verdict
