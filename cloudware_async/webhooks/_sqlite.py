@@ -76,7 +76,7 @@ class SQLiteStore:
         self._start_afresh()
         start_afresh_after_fork(self)
 
-    def _before_fork(self) -> None:  # pyright: ignore[reportUnusedFunction] (`_forks` calls it)
+    def _before_fork(self) -> None:  # pyright: ignore[reportUnusedFunction] (`_backend_forks` calls it)
         self._lock.acquire()
         self._disconnect()
 
