@@ -54,6 +54,5 @@ def _in_child() -> None:
         holder._start_afresh()  # noqa: SLF001 (the same)
 
 
-# Windows has no fork
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch (Windows has no fork)
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -6,21 +6,39 @@ import asyncio
 import logging
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import respx
-from fault_server import FaultServer, Healthy, ReadRequest, Repeat, Script, Send, answer, head, receipt
+from fault_server import (
+    Close,
+    FaultServer,
+    Healthy,
+    ReadHead,
+    ReadRequest,
+    Repeat,
+    Script,
+    Send,
+    answer,
+    head,
+    receipt,
+)
 from worlds import GRACE, OWN, TO, TOKEN, Book, World, gather, texts, within
 
 from cloudware_async import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
+    AuthenticationError,
     Cloudware,
+    CloudwareError,
     ConfigurationError,
+    Draft,
+    RateLimitError,
     RetryPolicy,
 )
 from cloudware_async._backend import drive
@@ -113,6 +131,24 @@ def test_a_long_pause_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [1e6] == slept
 
 
+@pytest.mark.worlds("blocking", reason="on an event loop there is no thread")
+async def test_a_bulk_whose_second_thread_cannot_be_started(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts go out through the thread that there is."""
+    submit = ThreadPoolExecutor.submit
+
+    def submit_one(executor: ThreadPoolExecutor, work: Any) -> Any:
+        if executor._threads:
+            raise RuntimeError("can't start new thread")
+        return submit(executor, work)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_one)
+    with FaultServer() as server:
+        async with world.client(server) as cloudware:
+            report = await cloudware.send_many([Draft(TO, str(number)) for number in range(8)], in_flight=4)
+        assert 8 == len(report.accepted)
+        assert sorted(map(str, range(8))) == sorted(texts(server))
+
+
 # Walks
 
 
@@ -126,6 +162,15 @@ async def test_a_walk_whose_thread_cannot_be_started(world: World, monkeypatch: 
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_AheadThread, "start", fail_once)
+    with Book.of(2, 2, 2).serve() as server:
+        async with world.client(server) as cloudware, cloudware.messages().read_ahead() as messages:
+            assert 6 == len(await gather(messages))
+
+
+@pytest.mark.worlds("blocking", reason="an event loop is woken by a signal")
+async def test_a_walk_that_waits_looks_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait for a page is made of short ones, between which Ctrl-C is seen."""
+    monkeypatch.setattr("cloudware_async._backend_blocking._LONGEST_WAIT", 0)
     with Book.of(2, 2, 2).serve() as server:
         async with world.client(server) as cloudware, cloudware.messages().read_ahead() as messages:
             assert 6 == len(await gather(messages))
@@ -261,6 +306,24 @@ async def test_a_stray_answer_on_a_kept_connection(world: World, status: int) ->
                 server.wait_until_settled()
         assert ["first", "second"] == texts(server)
         assert receipts == [request.receipt_id for request in server.posts]
+
+
+@pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
+@pytest.mark.parametrize(
+    ("status", "expected"), [(200, APIConnectionError), (401, AuthenticationError), (429, RateLimitError)]
+)
+async def test_an_answer_to_a_head_that_waits(world: World, status: int, expected: type[CloudwareError]) -> None:
+    """Where a session asks before it sends a body, a refusal is believed, and a receipt for what never went is not."""
+    early = (ReadHead(), Send(answer(receipt("early"), status)), Close())
+    with FaultServer(Script((early,))) as server:
+        async with (
+            aiohttp.ClientSession(headers={"Expect": "100-continue"}) as session,
+            world.client(server, http_client=session, retry=None) as cloudware,
+        ):
+            with pytest.raises(expected) as caught:
+                await cloudware.send(TO, "Hello")
+        assert [] == texts(server)
+    assert not caught.value.may_have_been_sent
 
 
 @pytest.mark.worlds("asyncio", "blocking", reason="trio complains of the mock's own generator")

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from attrs import evolve, frozen
 from fault_server import Certificates, FaultServer, Script
-from faults import FAULTS, MAX_ATTEMPTS, STRAY, TIMEOUT, Fault, Verdict
+from faults import FAULTS, MAX_ATTEMPTS, STRAY, Fault, Verdict
 from worlds import GRACE, OWN, World
 
 from cloudware_async import CloudwareError, RetryPolicy
@@ -87,7 +87,7 @@ def complaints(ended: Ended, fault: Fault, verdict: Verdict, *, setup: Setup, po
         found.append("a stray answer was taken for its own")
     if is_send and posts > verdict.most_requests:
         found.append(f"posted {posts} times; at most {verdict.most_requests}")
-    if ended.took > TIMEOUT + GRACE + (fault.name in FLOODS and not setup.is_own):
+    if ended.took > fault.timeout + GRACE + (fault.name in FLOODS and not setup.is_own):
         found.append(f"took {ended.took:.2f} s")
     return found
 
@@ -214,7 +214,9 @@ async def run(
     context = None if fault.trust is None else certificates.server_context(fault.trust)
     http_client = None if setup.is_own else open_library(setup, certificates)
     with FaultServer(script, ssl_context=context, door=fault.door) as server:
-        async with setup.world.client(server, timeout=TIMEOUT, retry=POLICY, http_client=http_client) as cloudware:
+        async with setup.world.client(
+            server, timeout=fault.timeout, retry=POLICY, http_client=http_client
+        ) as cloudware:
 
             async def send() -> Any:
                 return (await cloudware.send(TO, fault.message)).id

@@ -75,16 +75,15 @@ class SecretFilter(logging.Filter):
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         super().__init__()
-        # as secrets, so that nobody pickles them
-        self._secrets: frozenset[Secret] = frozenset()
-        self._pattern = _NOTHING
+        # by secret, so that nobody pickles them; a pattern for each, for one of all is slow to compile
+        self._patterns: dict[Secret, re.Pattern[str]] = {}
         self.add(secrets)
 
     def add(self, secrets: Iterable[Secret]) -> None:
         """Take out these too."""
-        self._secrets |= set(secrets)
-        # a new pattern, for another thread may be looking with the old one
-        self._pattern = re.compile("|".join(map(_spellings, self._secrets))) if self._secrets else _NOTHING
+        new = {secret: re.compile(_spellings(secret)) for secret in secrets if secret not in self._patterns}
+        # another dict, for another thread may be going through the old one
+        self._patterns = self._patterns | new
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take the secrets out, and let the record pass."""
@@ -99,9 +98,10 @@ class SecretFilter(logging.Filter):
             record.args.update({name: self._hide(value) for name, value in record.args.items()})
         if record.exc_info and record.exc_info[0] is not None:
             shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-            if self._pattern.search(shown):
+            hidden = self._hide_in(shown)
+            if hidden != shown:
                 # what a formatter shows where there is no `exc_info`
-                record.exc_text = self._pattern.sub(HIDDEN, shown)
+                record.exc_text = hidden
                 record.exc_info = None
         return True
 
@@ -112,11 +112,13 @@ class SecretFilter(logging.Filter):
             shown = str(value)
         except Exception:  # noqa: BLE001 (it cannot be logged either)
             return value
-        hidden = self._pattern.sub(HIDDEN, shown)
+        hidden = self._hide_in(shown)
         return value if hidden == shown else hidden
 
-
-_NOTHING = re.compile(r"(?!)")
+    def _hide_in(self, shown: str) -> str:
+        for pattern in self._patterns.values():
+            shown = pattern.sub(HIDDEN, shown)
+        return shown
 
 
 def _spellings(secret: Secret) -> str:
