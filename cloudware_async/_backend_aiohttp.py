@@ -51,7 +51,7 @@ class AiohttpBackend(AsyncEffects):
         self._is_plain = parts == (aiohttp.ClientSession, aiohttp.ClientRequest, ())
         # then a refusal may come before the body, which waits for it
         self._expects = "Expect" in getattr(session, "headers", ())
-        # connections over which a send went before
+        # connections with TLS over which a send went before
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
         self._timeout = aiohttp.ClientTimeout()
         self._urls: dict[str, yarl.URL] = {}
@@ -165,10 +165,10 @@ class _Body(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
     def _holds_an_answer(self, writer: Any) -> bool:
-        connection = writer.protocol
-        is_used = connection in self._connections
-        self._connections.add(connection)
-        transport = writer.transport
-        # on a new connection TLS has messages of its own
-        is_told = is_used or transport.get_extra_info("ssl_object") is None
+        connection, transport = writer.protocol, writer.transport
+        is_told = True
+        if transport.get_extra_info("ssl_object") is not None:
+            # on a new connection TLS has messages of its own
+            is_told = connection in self._connections
+            self._connections.add(connection)
         return bool(connection.should_close or (is_told and is_readable(transport.get_extra_info("socket"))))

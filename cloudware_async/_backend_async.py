@@ -8,7 +8,7 @@ Rule 2: no task group and no cancel scope spans a block of the user's (PEP 789):
 from __future__ import annotations
 
 import asyncio
-import selectors
+import select
 import sys
 import time
 from contextvars import ContextVar
@@ -32,8 +32,6 @@ R = TypeVar("R")
 # set when the bulk that a task works for takes nothing new
 _stopping: ContextVar[anyio.Event | None] = ContextVar("cloudware_stopping", default=None)
 _NAME = "cloudware-read-ahead"
-# the cheapest to make that there is
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 # asyncio itself keeps only weak references to its tasks
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -65,11 +63,14 @@ def is_cancelled(error: BaseException) -> bool:
 
 def is_readable(raw: socket.socket) -> bool:
     """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
-    if raw.fileno() < 0:
+    number = raw.fileno()
+    if number < 0:
         return True
-    with _Selector() as selector:
-        selector.register(raw, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([number], [], [], 0)[0])
 
 
 def _current_task() -> asyncio.Task[Any]:
