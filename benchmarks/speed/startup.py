@@ -71,17 +71,17 @@ def rows(rounds: int, port: int) -> tuple[list[Row], dict[str, Any]]:
         make_row(
             f"startup-{name}",
             f"interpreter start to `{name}` ready, net of the interpreter",
-            "twilio's `Client`",
+            f"twilio's {against}",
             "wall",
             target,
             ours=net[name],
             theirs=net[theirs],
             floor=("`httpx.Client()` ready", net["httpx"]),
         )
-        for name, theirs, target in (
-            ("AsyncCloudware", "twilio", 0.90),
-            ("Cloudware", "twilio", 0.90),
-            ("Cloudware, first receipt", "twilio, first receipt", None),
+        for name, theirs, against, target in (
+            ("AsyncCloudware", "twilio", "`Client`", 0.90),
+            ("Cloudware", "twilio", "`Client`", 0.90),
+            ("Cloudware, first receipt", "twilio, first receipt", "first receipt", None),
         )
     ]
     return found, {"start-up": net}
