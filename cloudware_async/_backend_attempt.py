@@ -1,7 +1,8 @@
 """What a backend knows of one attempt, whichever HTTP library makes it.
 
-Rule 1: our own wrapper round a connection's stream is the only witness of whether a byte was written. Without it
-        (a mock, a user's own client) the kind of the exception alone decides, and doubt is "written".
+Rule 1: our own wrapper round a connection's stream is the witness of whether a byte was written; in a user's client
+        it is what the library tells of its steps. Without either (a mock) the kind of the exception alone decides,
+        and doubt is "written".
 Rule 2: an exception is known by its name, so no library has to be imported for it, httpx2 among them. Where one library
         stands on another, the lowest is believed: it was there.
 Rule 3: a closed client, and a second event loop, are refused in one sentence.
@@ -18,6 +19,8 @@ from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import NEVER_WRITTEN, Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from cloudware_async._privacy import Secret
     from cloudware_async._wire import Origin
 
@@ -69,6 +72,10 @@ class Attempt:
         if self.connect_deadline is None:
             self.connect_deadline = min(self.deadline, now + self.connect_timeout)
         return max(0.001, self.connect_deadline - now)
+
+    def is_connecting_late(self) -> bool:
+        """Say whether connecting has taken its time: what is never waited for never times out."""
+        return self.connect_deadline is not None and time.monotonic() >= self.connect_deadline
 
     def left_to_begin(self) -> float:
         """Give a time for what comes before the first byte, which ends before the call does: then nothing was sent."""
@@ -137,26 +144,37 @@ def _library(error: BaseException) -> str:
     return type(error).__module__.partition(".")[0]
 
 
+def _chain(error: BaseException, below: Callable[[BaseException], BaseException | None]) -> Iterator[BaseException]:
+    """Give an error and what lies below it, each once: `raise error from error` makes a circle."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = below(found)
+
+
 def _find_lowest(error: BaseException) -> BaseException:
     """Find what the lowest HTTP library raised that others made something else of, perhaps wrongly."""
-    lowest, below = error, error.__cause__
-    while below is not None:
-        if _library(below) in _HTTP_LIBRARIES:
-            lowest = below
-        below = below.__cause__
+    lowest = error
+    for found in _chain(error, lambda above: above.__cause__):
+        if _library(found) in _HTTP_LIBRARIES:
+            lowest = found
     return lowest
 
 
 def _find_root(error: BaseException) -> BaseException:
     """Find what the operating system or TLS said, beneath what libraries made of it."""
-    below: BaseException | None = error
-    while below is not None:
+    for found in _chain(error, _below):
         # a plain OSError says less than its cause
-        if type(below).__module__ in {"builtins", "socket", "ssl"} and type(below) not in {OSError, ExceptionGroup}:
-            return below
-        # several addresses fail as a group: the first stands for all
-        below = below.exceptions[0] if isinstance(below, ExceptionGroup) else below.__cause__ or below.__context__
+        if type(found).__module__ in {"builtins", "socket", "ssl"} and type(found) not in {OSError, ExceptionGroup}:
+            return found
     return error
+
+
+def _below(error: BaseException) -> BaseException | None:
+    # several addresses fail as a group: the first stands for all
+    return error.exceptions[0] if isinstance(error, ExceptionGroup) else error.__cause__ or error.__context__
 
 
 def make_headers(origin: Origin, token: Secret, *, is_send: bool) -> list[tuple[str, str]]:

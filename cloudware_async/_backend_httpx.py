@@ -67,6 +67,9 @@ class Network:
         proxies = {} if urllib.request.proxy_bypass(host) else urllib.request.getproxies()
         proxy = proxies.get(origin.scheme) or proxies.get("all")
         self._proxy = proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+        self._is_proxy_secure = (self._proxy or "").lower().startswith("https:")
+        # in TLS within TLS a stray answer may lie where nobody looks (rule 2)
+        self.is_kept = origin.scheme == "http" or not self._is_proxy_secure
         self._tls: ssl.SSLContext | None = None
         self._headers: dict[tuple[Secret, bool], httpx.Headers] = {}
         self._urls: dict[str, httpx.URL] = {}
@@ -83,7 +86,7 @@ class Network:
         try:
             proxy = None
             if self._proxy is not None:
-                proxy = httpx.Proxy(self._proxy, ssl_context=self._tls if self._proxy.startswith("https:") else None)
+                proxy = httpx.Proxy(self._proxy, ssl_context=self._tls if self._is_proxy_secure else None)
             return transport_class(verify=self._tls, trust_env=False, limits=limits, proxy=proxy)
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             reason = str(error) if isinstance(error, ImportError) else "its URL cannot be read"
@@ -92,7 +95,7 @@ class Network:
 
     def _load_tls(self) -> ssl.SSLContext:
         # loading the trusted certificates takes tens of milliseconds: once a client, and only for TLS
-        if self.origin.scheme == "http" and not (self._proxy or "").startswith("https:"):
+        if self.origin.scheme == "http" and not self._is_proxy_secure:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             named = os.environ.get("SSL_CERT_FILE")
@@ -150,42 +153,56 @@ def _whole_class(body_class: Any) -> Any:
     return type("WholeBody", (body_class,), {"__aiter__": iterate})
 
 
-def build_request(client: Any, request: Request, attempt: Attempt) -> Any:
-    """Build the user's client's own kind of request."""
-    left = max(0.001, attempt.left())
-    timeout = {
-        "connect": attempt.left_to_connect(),
-        "pool": attempt.left_to_begin(),
-        "read": left,
-        "write": left,
-    }
+class _TimeLeft(dict[str, float]):
+    """The timeouts of a request, as the library asks for them before each of its steps: what is left then."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        super().__init__({step: self._left(step) for step in ("pool", "connect", "write", "read")})
+
+    def get(self, step: str, default: Any = None) -> Any:
+        return self._left(step) if step in self else default
+
+    def _left(self, step: str) -> float:
+        if step == "pool":
+            return self._attempt.left_to_begin()
+        return self._attempt.left_to_connect() if step == "connect" else max(0.001, self._attempt.left())
+
+
+# the classes that hand a request to the network as it is, or that stand for one
+_TRANSPORTS = ("AsyncHTTPTransport", "HTTPTransport", "MockTransport")
+
+
+def build_request(client: Any, request: Request, attempt: Attempt, trace: Callable[..., Any]) -> Any:
+    """Build the user's client's own kind of request, which tells `trace` of its steps."""
     url = f"{request.origin}{request.target}"
     built = client.build_request(
         request.method,
         url,
         headers=make_headers(request.origin, request.token, is_send=request.is_send),
         content=request.body,
-        extensions={"timeout": timeout},
+        extensions={"timeout": _TimeLeft(attempt), "trace": trace},
     )
     url_class: Any = type(built.url)
     # parameters that the client has for its own requests would take the place of ours
     built.url = url_class(url)
     body_class: Any = type(built.stream)
     built.stream = _whole_class(body_class)(request.body or b"")
+    # what another transport did before it failed nobody can tell: it may have asked somebody else
+    transport = client._transport_for_url(built.url)  # noqa: SLF001 (no public way)
+    attempt.written = not any(is_instance(transport, name) for name in _TRANSPORTS)
     return built
 
 
-def note_hook(error: Exception, request: object, attempt: Attempt) -> None:
-    """Note that a request may have been written if what failed was another one, made by a hook of the user's client."""
-    try:
-        is_ours = getattr(error, "request", None) is request
-    except RuntimeError:  # it belongs to none
-        is_ours = False
-    attempt.written = attempt.written or not is_ours
+def note_step(attempt: Attempt, step: str, about: dict[str, Any]) -> None:
+    """Note that a request begins to be written, by whoever sends it: a hook or a subclass may do so more than once."""
+    # a proxy is asked to connect by a request of its own
+    if step.endswith(".send_request_headers.started") and about["request"].method != b"CONNECT":
+        attempt.written = True
 
 
-def is_client(client: object, name: str, libraries: tuple[str, ...] = ("httpx", "httpx2")) -> bool:
-    """Say whether it is such a client of such a library, without importing any."""
+def is_instance(value: object, name: str, libraries: tuple[str, ...] = ("httpx", "httpx2")) -> bool:
+    """Say whether it is an instance of such a class of such a library, without importing any."""
     return any(
-        parent.__name__ == name and parent.__module__.partition(".")[0] in libraries for parent in type(client).__mro__
+        parent.__name__ == name and parent.__module__.partition(".")[0] in libraries for parent in type(value).__mro__
     )

@@ -31,10 +31,10 @@ from cloudware_async._backend_httpx import (
     Network,
     answer_already_read,
     build_request,
-    is_client,
+    is_instance,
     is_quiet,
     make_answer,
-    note_hook,
+    note_step,
 )
 from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
@@ -138,6 +138,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
+        self._network = network
         self.transport = network.make_transport(httpx.AsyncHTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
@@ -179,7 +180,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
         return make_answer(response, collector.chunks, is_whole=not attempt.overflown)
 
     def is_reusable(self) -> bool:
-        if self.attempt.overflown or self.attempt.filled or self.stream is None:
+        if self.attempt.overflown or self.attempt.filled or self.stream is None or not self._network.is_kept:
             return False
         return is_quiet(self.transport) and not _has_tls_rest(self.stream)
 
@@ -295,7 +296,7 @@ class _AsyncSlots(AsyncEffects):
 
 
 class _AsyncBorrowed(AsyncEffects):
-    """Requests through the user's own client (rule 2: the kind alone decides)."""
+    """Requests through the user's own client."""
 
     def __init__(self, client: Any) -> None:
         super().__init__()
@@ -317,12 +318,12 @@ class _AsyncBorrowed(AsyncEffects):
     async def _exchange(self, request: Request, attempt: Attempt) -> Answer:
         collector = Collector(request.max_body)
         is_whole = True
-        built = build_request(self._client, request, attempt)
-        try:
-            response = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
-        except Exception as error:
-            note_hook(error, built, attempt)
-            raise
+
+        async def trace(step: str, about: dict[str, Any]) -> None:
+            note_step(attempt, step, about)
+
+        built = build_request(self._client, request, attempt, trace)
+        response = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
         try:
             if response.is_stream_consumed:
                 return answer_already_read(response, request.max_body)
@@ -347,9 +348,9 @@ def open_async(origin: Origin, max_connections: int, http_client: object) -> Bac
     """
     if http_client is None:
         return _AsyncSlots(origin, max_connections)
-    if is_client(http_client, "AsyncClient"):
+    if is_instance(http_client, "AsyncClient"):
         return _AsyncBorrowed(http_client)
-    if is_client(http_client, "ClientSession", ("aiohttp",)):
+    if is_instance(http_client, "ClientSession", ("aiohttp",)):
         from cloudware_async._backend_aiohttp import AiohttpBackend
 
         return AiohttpBackend(http_client)

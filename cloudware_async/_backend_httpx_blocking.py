@@ -8,6 +8,7 @@ Rule 3: several addresses share what is left for connecting, so that a dead one 
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import time
 import weakref
@@ -26,10 +27,10 @@ from cloudware_async._backend_httpx import (
     Network,
     answer_already_read,
     build_request,
-    is_client,
+    is_instance,
     is_quiet,
     make_answer,
-    note_hook,
+    note_step,
 )
 from cloudware_async._backend_logs import our_request
 from cloudware_async._errors import ConfigurationError
@@ -70,6 +71,8 @@ class _BlockingStream(httpcore.NetworkStream):
             data = self._stream.read(READ_SIZE, self._left(httpcore.ReadTimeout))
         else:
             # a proxy's part of connecting
+            if attempt.is_connecting_late():
+                raise httpcore.ConnectTimeout
             try:
                 data = self._stream.read(READ_SIZE, attempt.connect_left())
             except httpcore.ReadTimeout as error:
@@ -113,6 +116,7 @@ class _BlockingSlot(httpcore.NetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
+        self._network = network
         self.transport = network.make_transport(httpx.HTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
@@ -159,7 +163,12 @@ class _BlockingSlot(httpcore.NetworkBackend):
         return make_answer(response, collector.chunks, is_whole=not attempt.overflown)
 
     def is_reusable(self) -> bool:
-        return not self.attempt.overflown and self.stream is not None and is_quiet(self.transport)
+        return (
+            not self.attempt.overflown
+            and self.stream is not None
+            and self._network.is_kept
+            and is_quiet(self.transport)
+        )
 
     def shut_down(self) -> None:
         """Wake the thread that reads or writes."""
@@ -269,7 +278,7 @@ class _BlockingSlots(BlockingEffects):
 
 
 class _BlockingBorrowed(BlockingEffects):
-    """Requests through the user's own client (rule 2: the kind alone decides); bounded only between reads."""
+    """Requests through the user's own client; bounded only between reads."""
 
     def __init__(self, client: Any) -> None:
         super().__init__()
@@ -289,12 +298,9 @@ class _BlockingBorrowed(BlockingEffects):
     def _exchange(self, request: Request, attempt: Attempt) -> Answer | Failure:
         collector = Collector(request.max_body)
         is_whole = True
-        built = build_request(self._client, request, attempt)
-        try:
-            response = self._client.send(built, stream=True, auth=None, follow_redirects=False)
-        except Exception as error:
-            note_hook(error, built, attempt)
-            raise
+        trace = functools.partial(note_step, attempt)
+        built = build_request(self._client, request, attempt, trace)
+        response = self._client.send(built, stream=True, auth=None, follow_redirects=False)
         try:
             if response.is_stream_consumed:
                 return answer_already_read(response, request.max_body)
@@ -320,6 +326,6 @@ def open_blocking(origin: Origin, max_connections: int, http_client: object) -> 
     """
     if http_client is None:
         return _BlockingSlots(origin, max_connections)
-    if not is_client(http_client, "Client"):
+    if not is_instance(http_client, "Client"):
         raise ConfigurationError("http_client must be an httpx.Client: a blocking client cannot use an async one")
     return _BlockingBorrowed(http_client)

@@ -39,6 +39,9 @@ class _Shortener(logging.Filter):
         if _is_ours.get():
             if isinstance(record.args, tuple):
                 record.args = tuple(map(_shorten, record.args))
+                if str(record.msg).startswith("HTTP Request: "):
+                    # it ends with the service's own words, which may be anything
+                    record.args = (*record.args[:-1], HIDDEN)
             record.msg = _TELLING.sub(rf"\1{HIDDEN}", str(record.msg))
         return True
 

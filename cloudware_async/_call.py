@@ -13,7 +13,7 @@ import attrs
 
 from cloudware_async._errors import CloudwareError, ConfigurationError
 from cloudware_async._retry import RetryBudget, RetryPolicy, decide
-from cloudware_async._wire import Answer, Request, error_from_failure
+from cloudware_async._wire import Answer, Listing, Request, error_from_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,8 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
             result = read(outcome) if isinstance(outcome, Answer) else error_from_failure(outcome, request)
             if not isinstance(result, CloudwareError):
                 calling.budget.succeed()
+                if isinstance(result, Listing) and result.error is not None:
+                    result.error.attempts = attempts
                 return result
             may_have_been_sent = may_have_been_sent or result.may_have_been_sent
             elapsed = backend.clock() - began

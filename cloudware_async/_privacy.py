@@ -11,7 +11,7 @@ import html
 import json
 import re
 from typing import Any, NoReturn, final
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote
 
 HIDDEN = "•••"
 
@@ -56,30 +56,57 @@ def mask_extra(extra: object) -> str:
     return f"<{len(extra)} keys>" if isinstance(extra, dict) else HIDDEN
 
 
+# how JSON, URLs and HTML write a character
+_ESCAPED = re.compile(r"""(?:\\u[0-9A-Fa-f]{4})+|\\["'\\/bfnrt]|(?:%[0-9A-Fa-f]{2})+|&#?[0-9A-Za-z]{1,10};""")
+# JSON within JSON, HTML within JSON
+_MOST_LEVELS = 3
+# the most letters that a character becomes
+_WIDEST = 16
+_MOST_KEPT = 16 * 1024
+
+
 def scrub(text: str, private: tuple[str, ...]) -> str:
-    """Take every private string out of a text, as it is, as JSON writes it, as URLs do and as HTML does."""
-    # what is longer than the text is not in it, and writing a long one in every form takes its time
-    within = {value for value in private if 0 < len(value) <= len(text)}
-    # the longest first, so that one that holds another goes as a whole
-    for value in sorted(within, key=len, reverse=True):
-        for form in sorted(_forms(value), key=len, reverse=True):
-            text = text.replace(form, HIDDEN)
+    """Take every private string out of a text, as it is, as JSON writes it, as URLs do and as HTML does.
+
+    No more than 16,384 characters are given. Where something private stood in another form, all is given as plain text.
+    """
+    # what is longer than the text is not in it; the longest first, so that one that holds another goes as a whole
+    within = sorted({value for value in private if 0 < len(value) <= len(text)}, key=len, reverse=True)
+    if not within:
+        return text[:_MOST_KEPT]
+    margin = _WIDEST * len(within[0])
+    beginning = text[: _WIDEST * _MOST_KEPT + margin]
+    shown = plain = _hide(beginning, within)
+    for _ in range(_MOST_LEVELS):
+        plain = _ESCAPED.sub(_unescape, plain)
+        hidden = _hide(plain, within)
+        if hidden != plain:
+            shown = plain = hidden
+    if len(beginning) < len(text):
+        # what was cut in two is not known again
+        shown = shown[:-margin]
+    return shown[:_MOST_KEPT]
+
+
+def _hide(text: str, values: list[str]) -> str:
+    for value in values:
+        text = text.replace(value, HIDDEN)
+        if " " in value:
+            # as forms are sent
+            text = text.replace(value.replace(" ", "+"), HIDDEN)
+        if _NUMBER.fullmatch(value):
+            # however its digits are grouped
+            text = re.sub(r"[-. ()/]{0,2}".join(value), HIDDEN, text)
     return text
 
 
-def _forms(value: str) -> set[str]:
-    """Give the ways in which a service may write what it was sent: also in HTML, and as JSON within JSON."""
-    once = _json_forms({value})
-    urls = {
-        quote(value, safe="", errors="replace"),
-        quote(value, errors="replace"),
-        quote_plus(value, errors="replace"),
-    }
-    return {value, html.escape(value)} | once | _json_forms(once) | urls
+_NUMBER = re.compile(r"[0-9]{7,15}")
 
 
-def _json_forms(values: set[str]) -> set[str]:
-    escaped = {json.dumps(value)[1:-1] for value in values}
-    upper = {re.sub(r"\\u[0-9a-f]{4}", lambda match: f"\\u{match[0][2:].upper()}", form) for form in escaped}
-    forms = escaped | upper | {json.dumps(value, ensure_ascii=False)[1:-1] for value in values}
-    return forms | {form.replace("/", r"\/") for form in forms}
+def _unescape(match: re.Match[str]) -> str:
+    form = match[0]
+    if form.startswith("%"):
+        return unquote(form)
+    if form.startswith("&"):
+        return html.unescape(form)
+    return "'" if form == r"\'" else str(json.loads(f'"{form}"'))

@@ -341,7 +341,6 @@ _STATUS_ERRORS: dict[int, tuple[type[APIStatusError], str]] = {
     429: (RateLimitError, "Too many requests"),
 }
 _KEPT_HEADERS = (b"content-type", b"date", b"retry-after", b"x-request-id")
-_KEPT_BODY = 16 * 1024
 
 
 def error_from_status(answer: Answer, request: Request) -> APIStatusError:
@@ -372,7 +371,7 @@ def error_from_status(answer: Answer, request: Request) -> APIStatusError:
         text,
         may_have_been_sent=unknown,
         status_code=status,
-        body=None if body is None else scrub(body.decode(errors="replace"), request.private)[:_KEPT_BODY],
+        body=None if body is None else scrub(body.decode(errors="replace"), request.private),
         retry_after=retry_after,
         headers={
             name.decode(): scrub(value.decode(errors="replace"), request.private)
@@ -459,7 +458,8 @@ _json_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 _MOST_LEVELS = 500
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# one that does not end is one too: else each quote in it would be looked at to the end of the body
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
 _STEPS = dict(zip(b"[{]}", (1, 1, -1, -1), strict=True))
 
@@ -570,7 +570,7 @@ def _read_documented(value: Any) -> Message | None:
         kind, sender, to, text = value["type"], value["from"], value["to"], value["message"]
         name, created, sent = value["message_id"], value["created_at"], value["sent_at"]
         if (
-            len(value) == 7
+            len(value) == len(_MESSAGE_KEYS)
             and type(kind) is type(sender) is type(to) is type(text) is type(name) is str
             # every third character from the fifth on: `2020-01-01T00:00:00Z`
             and created[4::3] == sent[4::3] == "--T::Z"
@@ -889,22 +889,27 @@ _MOST_MALFORMED = 100
 
 def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None]:
     """Read what can be read of a page, and say where the first message is that cannot."""
-    messages = tuple(map(_read_documented, data))
+    messages = tuple([_read_documented(item) if _is_like_documented(item) else None for item in data])
     if all(messages):
         return cast("tuple[Message, ...]", messages), None
     readable: list[Message] = []
     error, count = None, 0
     for index, item in enumerate(data):
-        message = messages[index]
-        if message is None and count == _MOST_MALFORMED:
-            continue
+        if count == _MOST_MALFORMED:
+            readable.extend(filter(None, messages[index:]))
+            break
         try:
-            readable.append(message or read_message(item))
+            readable.append(messages[index] or read_message(item))
         except Malformed as malformed:
             count += 1
             place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
             error = error or _page_error(place, malformed.problem)
     return tuple(readable), error
+
+
+def _is_like_documented(value: Any) -> bool:
+    # megabytes of what is no message at all are passed over quickly
+    return type(value) is dict and len(value) == len(_MESSAGE_KEYS)
 
 
 def _page_error(place: str, problem: str) -> APIResponseError:

@@ -100,6 +100,16 @@ def test_reason_is_what_the_system_said():
     assert "ReadError" == classify(httpx.ReadError("no"), attempt()).reason
 
 
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_an_error_that_is_its_own_cause(link):
+    """`raise error from error`, and longer circles, are looked through once."""
+    error, other = httpx.ReadTimeout("no"), httpx.ReadError("no")
+    setattr(error, link, other)
+    setattr(other, link, error)
+    for first in (error, other, caused(error, error)):
+        assert classify(first, attempt()).kind in {FailureKind.TIMEOUT, FailureKind.BROKEN}
+
+
 def test_a_test_doubles_refusal_is_the_tests_own():
     """What respx does not know leaves as itself; any other failed assertion is a failure of what raised it."""
     with pytest.raises(AssertionError, match="not mocked"):

@@ -34,7 +34,11 @@ def echo(status: int) -> FaultServer:
     def make(request: Received, base_url: str) -> bytes:
         heard = json.dumps({"error": request.body.decode(), "path": request.path, "headers": dict(request.headers)})
         said = f"{request.path} {request.body.decode()} {request.header('authorization')}"
-        return answer(heard.encode(), status, b"X-Request-Id: " + said.replace("\n", " ").encode())
+        head, _, body = answer(heard.encode(), status, b"X-Request-Id: " + said.replace("\n", " ").encode()).partition(
+            b"\r\n"
+        )
+        # in the status line too
+        return b"%b: %b\r\n%b" % (head, said.replace("\n", " ").encode(), body)
 
     return serving(make)
 

@@ -33,6 +33,7 @@ from fault_server import (
 from worlds import (
     GRACE,
     PATIENCE,
+    QUICK,
     TO,
     TOKEN,
     Book,
@@ -817,6 +818,17 @@ async def test_several_malformed_messages(world: World) -> None:
                 except APIResponseError as error:
                     places.append(error.place)
             assert (ids(2), ["data[0].to", "data[0].to"]) == (seen, places)
+
+
+async def test_an_error_of_a_page_tells_of_the_attempts(world: World) -> None:
+    """What is wrong with a page that came, or with its link, tells how many attempts that took."""
+    gone = (ReadRequest(), Send(answer(b"", 503)))
+    for page in (b'{"data": [1]}', b'{"data": [], "next_page": "https://elsewhere.invalid/"}'):
+        with FaultServer(Script((gone,), then=(ReadRequest(), Send(answer(page))))) as server:
+            async with world.client(server, retry=QUICK) as cloudware:
+                with pytest.raises(CloudwareError) as caught:
+                    await gather(cloudware.messages())
+        assert 2 == caught.value.attempts
 
 
 BAD_PAGES: dict[str, bytes] = {

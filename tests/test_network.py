@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from fault_server import (
     ReadHead,
     ReadRequest,
     ReadSome,
+    Repeat,
     Script,
     Send,
     answer,
@@ -73,8 +75,9 @@ TO = "2348012345678"
 class Proxy:
     """A forward proxy, real and small: what is asked of it is in `asked`, by its first line and headers."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[bytes] = []
+        self._context = context
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -92,6 +95,8 @@ class Proxy:
             thread.start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self._context is not None:
+            client = self._context.wrap_socket(client, server_side=True)
         with client:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -117,6 +122,8 @@ class Proxy:
             for side in select.select(list(sides), [], [], 0.05)[0]:
                 with contextlib.suppress(OSError):
                     if data := side.recv(65536):
+                        while isinstance(side, ssl.SSLSocket) and side.pending():
+                            data += side.recv(65536)
                         sides[side].sendall(data)
                         continue
                 return
@@ -407,6 +414,99 @@ async def test_a_hook_that_fails(world: World, library: Any) -> None:
     assert 1 == caught.value.attempts
 
 
+class Careless:
+    """What sends a request on, takes the answer to it, and then asks somebody who is not there; by `failing` how."""
+
+    def __init__(self, library: Any, failing: str) -> None:
+        self._library = library
+        self._failing = failing
+        self._inner = library.HTTPTransport()
+        self._async_inner = library.AsyncHTTPTransport()
+
+    def handle_request(self, request: Any) -> Any:
+        self._inner.handle_request(request).read()
+        if self._failing == "repeats":
+            request.url = self._library.URL("http://127.0.0.1:1/v1/sms/send")
+            return self._inner.handle_request(request)
+        return self._library.get("http://127.0.0.1:1/audit", trust_env=False)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        await (await self._async_inner.handle_async_request(request)).aread()
+        if self._failing == "repeats":
+            request.url = self._library.URL("http://127.0.0.1:1/v1/sms/send")
+            return await self._async_inner.handle_async_request(request)
+        async with self._library.AsyncClient(trust_env=False) as client:
+            return await client.get("http://127.0.0.1:1/audit")
+
+    def close(self) -> None:
+        self._inner.close()
+
+    async def aclose(self) -> None:
+        await self._async_inner.aclose()
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="aiohttp has no such transports")
+@pytest.mark.parametrize("failing", ["repeats", "asks somebody else"])
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_transport_of_ones_own(world: World, library: Any, failing: str) -> None:
+    """What it could not connect to in the end says nothing of the text, which went out before."""
+    base = library.BaseTransport if world.is_blocking else library.AsyncBaseTransport
+    transport = type("Transport", (Careless, base), {})(library, failing)
+    with FaultServer() as server:
+        http_client = world.http_client(library, transport=transport)
+        async with world.client(server, http_client=http_client, retry=QUICK) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+        await http_client.aclose()
+        assert ["Hello"] == texts(server)
+    assert caught.value.may_have_been_sent
+    assert 1 == caught.value.attempts
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="aiohttp has no such hooks")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_hook_that_sends_the_same_request_again(world: World, library: Any) -> None:
+    """A fail-over to somebody who is not there does not undo that the text went out."""
+
+    def fail_over(response: Any) -> None:
+        response.request.url = library.URL("http://127.0.0.1:1/v1/sms/send")
+        library.Client(trust_env=False).send(response.request)
+
+    async def fail_over_asynchronously(response: Any) -> None:
+        response.request.url = library.URL("http://127.0.0.1:1/v1/sms/send")
+        async with library.AsyncClient(trust_env=False) as client:
+            await client.send(response.request)
+
+    with FaultServer() as server:
+        hook = fail_over if world.is_blocking else fail_over_asynchronously
+        http_client = world.http_client(library, event_hooks={"response": [hook]}, trust_env=False)
+        async with world.client(server, http_client=http_client, retry=QUICK) as cloudware:
+            with pytest.raises(APIConnectionError) as caught:
+                await cloudware.send(TO, "Hello")
+        await http_client.aclose()
+        assert ["Hello"] == texts(server)
+    assert caught.value.may_have_been_sent
+    assert 1 == caught.value.attempts
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="a session of aiohttp's has a test of its own")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_waiting_for_a_connection_leaves_less_for_the_answer(world: World, library: Any) -> None:
+    """Through the user's client too one timeout holds over the wait for a connection and the wait for the answer."""
+    with FaultServer(Script(then=(ReadRequest(), Hang()))) as server:
+        http_client = world.http_client(library, limits=library.Limits(max_connections=1), trust_env=False)
+        async with (
+            world.client(server, http_client=http_client, retry=None, timeout=1.0) as cloudware,
+            world.crew() as crew,
+        ):
+            job = crew.start(lambda: cloudware.with_options(timeout=0.7).send(TO, "first"))
+            assert await world.wait(server.wait_for, 1)
+            with pytest.raises(APITimeoutError), within(1.0 + GRACE):
+                await cloudware.send(TO, "second")
+        await http_client.aclose()
+    assert isinstance(job.error, APITimeoutError)
+
+
 @pytest.mark.worlds("asyncio", reason="aiohttp runs on asyncio only")
 async def test_an_aiohttp_session_that_is_a_mock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody can see whether a text was written, it may have gone out."""
@@ -504,6 +604,33 @@ async def test_a_tunnel_within_connect_timeout(world: World, monkeypatch: pytest
             with pytest.raises(APITimeoutError, match="connect_timeout") as caught, within(0.3 + GRACE):
                 await cloudware.send(TO, "Hello")
     assert caught.value.may_have_been_sent is False
+
+
+async def test_a_tunnel_that_is_never_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that says "soon" without end holds a send up no longer than its timeout, and nothing was sent."""
+    soon = b"HTTP/1.1 102 Processing\r\n\r\n" * 100
+    with FaultServer(Script(then=(ReadHead(), Repeat(soon)))) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        options = {"base_url": "https://127.0.0.1:1/v1", "timeout": 0.6, "connect_timeout": 0.4, "retry": None}
+        async with world.make(TOKEN, **options) as cloudware:
+            with pytest.raises(APITimeoutError) as caught, within(0.6 + GRACE):
+                await cloudware.send(TO, "Hello")
+    assert caught.value.may_have_been_sent is False
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_a_tunnel_within_tls(
+    world: World, trusted: Certificates, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS within TLS to a proxy works, and no such connection is used twice: what is left over in it nobody can see."""
+    proxy = Proxy(trusted.server_context())
+    monkeypatch.setenv("https_proxy", proxy.url.replace("http:", f"{scheme}:"))
+    with FaultServer(ssl_context=trusted.server_context()) as server, contextlib.closing(proxy):
+        async with world.make(TOKEN, base_url=server.base_url) as cloudware:
+            assert "success" == (await cloudware.send(TO, "first")).status
+            assert "success" == (await cloudware.send(TO, "second")).status
+        assert ["first", "second"] == texts(server)
+    assert 2 == len(proxy.asked)
 
 
 async def test_a_tunnel_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

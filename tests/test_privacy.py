@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import pickle
+import re
 import traceback
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import attrs
 import pytest
@@ -228,6 +231,16 @@ FORMS_OF_A_TEXT = {
     "in JSON, escaped": json.dumps({"message": TEXT}),
     "in JSON, with upper-case escapes": json.dumps({"message": TEXT}).replace("\\u00fc", "\\u00FC"),
     "in JSON, with slashes escaped": json.dumps({"message": TEXT}).replace("/", "\\/"),
+    "in JSON as Go writes it": json.dumps({"message": TEXT}).replace("&", "\\u0026").replace("<", "\\u003c"),
+    "in JSON within JSON": json.dumps({"error": json.dumps({"message": TEXT, "token": TOKEN})}),
+    "in HTML within JSON": json.dumps({"error": f"<p>{html.escape(TEXT)}</p>"}),
+    "in HTML": html.escape(TEXT).replace("&#x27;", "&#39;"),
+    "in HTML, by numbers": "".join(f"&#{ord(letter)};" for letter in TEXT),
+    "in a URL": quote(TEXT, safe=""),
+    "in a URL, in small letters": re.sub("%..", lambda match: match[0].lower(), quote(TEXT, safe="")),
+    "in a form": quote_plus(TEXT),
+    "a number in groups": f"+{NUMBER[:3]} ({NUMBER[3:6]}) {NUMBER[6:9]}-{NUMBER[9:]}",
+    "beyond a long beginning": f"{'x' * 16_380}{TEXT}",
     "twice": f"{TEXT}{TEXT}",
     "beside itself in JSON": f"{TEXT} {json.dumps(TEXT)} {TEXT}",
     "among others": f"<{TOKEN}> to <{NUMBER}> from <{SENDER}>: <{TEXT}>",
@@ -248,6 +261,14 @@ def test_scrub_keeps_the_rest():
     assert "no credit" == scrub("no credit", (TOKEN, NUMBER))
     assert "" == scrub("", (TOKEN, NUMBER))
     assert "no credit" == scrub("no credit", ())
+
+
+def test_scrub_keeps_no_more_than_a_beginning():
+    """Of a long text its beginning is kept, and nothing of what stands where it was cut."""
+    assert "x" * 16_384 == scrub("x" * 1_000_000, (TOKEN,))
+    text = json.dumps({"error": [TEXT] * 100_000})
+    for length in range(16 * 16_384 - 100, 16 * 16_384 + 1000, 7):
+        assert_private(scrub(text[:length] + "x" * 20_000, (TEXT,)))
 
 
 def test_scrub_html():

@@ -2017,6 +2017,13 @@ def test_500_levels_are_read():
         read_json(json.dumps([text, [value]]).encode())
 
 
+@pytest.mark.parametrize("end", [b"", b'"', b"\\", b'"]'], ids=repr)
+def test_a_string_of_quotes_is_looked_at_once(end):
+    """Levels before a string of nothing but escaped quotes are counted while one waits, whether or not it ends."""
+    with pytest.raises(Malformed, match="is nested too deeply"):
+        read_json(b"[" * 501 + b'"' + b'\\"' * 500_000 + end)
+
+
 def test_levels_that_strings_hide():
     """Where closing brackets in strings hide how deep it is, Python's own bound tells."""
     # what is finalized at that bound fails: so not what other tests left behind
