@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import threading
 import time
 import weakref
 from collections import deque
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpcore
 import httpx
 
-from cloudware_async._backend_attempt import CLIENT_CLOSED, Attempt, Collector, classify
+from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
 from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, current_work
 from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
@@ -241,13 +242,19 @@ class _BlockingSlots(BlockingEffects):
         if work is not None:
             work.slots.add(slot)
         is_reusable = False
+        # httpcore's TLS within TLS waits anew for each piece of a record
+        watchdog = None if self._network.is_kept else threading.Timer(attempt.left() + GRACE, slot.shut_down)
         try:
+            if watchdog is not None:
+                watchdog.start()
             answer = slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)
             is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             outcome = classify(error, attempt)
         finally:
+            if watchdog is not None:
+                watchdog.cancel()
             if work is not None:
                 work.slots.discard(slot)
             if is_reusable:

@@ -75,9 +75,11 @@ TO = "2348012345678"
 class Proxy:
     """A forward proxy, real and small: what is asked of it is in `asked`, by its first line and headers."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, pace: float = 0) -> None:
         self.asked: list[bytes] = []
         self._context = context
+        # seconds before each byte that goes to the client
+        self._pace = pace
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -124,7 +126,13 @@ class Proxy:
                     if data := side.recv(65536):
                         while isinstance(side, ssl.SSLSocket) and side.pending():
                             data += side.recv(65536)
-                        sides[side].sendall(data)
+                        if side is upstream and self._pace:
+                            for byte in data:
+                                client.sendall(bytes([byte]))
+                                if self._closing.wait(self._pace):
+                                    return
+                        else:
+                            sides[side].sendall(data)
                         continue
                 return
 
@@ -631,6 +639,21 @@ async def test_a_tunnel_within_tls(
             assert "success" == (await cloudware.send(TO, "second")).status
         assert ["first", "second"] == texts(server)
     assert 2 == len(proxy.asked)
+
+
+async def test_a_tunnel_within_tls_that_trickles(
+    world: World, trusted: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte of a record is waited for, and all of them together no longer than the timeout."""
+    proxy = Proxy(trusted.server_context(), pace=0.05)
+    monkeypatch.setenv("https_proxy", proxy.url.replace("http:", "https:"))
+    with FaultServer(ssl_context=trusted.server_context()) as server, contextlib.closing(proxy):
+        options = {"base_url": server.base_url, "timeout": 0.6, "retry": None}
+        async with world.make(TOKEN, **options) as cloudware:
+            with pytest.raises(CloudwareError) as caught, within(0.6 + GRACE):
+                await cloudware.send(TO, "Hello")
+        assert [] == texts(server)
+    assert caught.value.may_have_been_sent is False
 
 
 async def test_a_tunnel_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
