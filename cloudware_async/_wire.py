@@ -566,12 +566,14 @@ def _read_documented(value: Any) -> Message | None:
 
     This is the fast pass: it does at half the cost what the converter would.
     """
+    # first, so that megabytes of what is no message at all are passed over quickly
+    if type(value) is not dict or len(value) != 7:
+        return None
     try:
         kind, sender, to, text = value["type"], value["from"], value["to"], value["message"]
         name, created, sent = value["message_id"], value["created_at"], value["sent_at"]
         if (
-            len(value) == len(_MESSAGE_KEYS)
-            and type(kind) is type(sender) is type(to) is type(text) is type(name) is str
+            type(kind) is type(sender) is type(to) is type(text) is type(name) is str
             # every third character from the fifth on: `2020-01-01T00:00:00Z`
             and created[4::3] == sent[4::3] == "--T::Z"
             and len(created) == len(sent) == 20
@@ -889,7 +891,7 @@ _MOST_MALFORMED = 100
 
 def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None]:
     """Read what can be read of a page, and say where the first message is that cannot."""
-    messages = tuple([_read_documented(item) if _is_like_documented(item) else None for item in data])
+    messages = tuple(map(_read_documented, data))
     if all(messages):
         return cast("tuple[Message, ...]", messages), None
     readable: list[Message] = []
@@ -905,11 +907,6 @@ def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseErr
             place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
             error = error or _page_error(place, malformed.problem)
     return tuple(readable), error
-
-
-def _is_like_documented(value: Any) -> bool:
-    # megabytes of what is no message at all are passed over quickly
-    return type(value) is dict and len(value) == len(_MESSAGE_KEYS)
 
 
 def _page_error(place: str, problem: str) -> APIResponseError:
