@@ -52,14 +52,29 @@ class Work:
         self.stopping = threading.Event()
         # nothing goes on either
         self.cut = False
-        self.slots: set[Connected] = set()
+        self._slots: set[Connected] = set()
+        # a connection that was given back may be another's already, and is not to be shut down
+        self._changing = threading.Lock()
         self.limiter: Limiter | None = None
+
+    def hold(self, slot: Connected) -> bool:
+        """Note what it waits on from here; false if nothing goes on any more."""
+        with self._changing:
+            if not self.cut:
+                self._slots.add(slot)
+            return not self.cut
+
+    def give_back(self, slot: Connected) -> None:
+        """Note that it waits on that no more."""
+        with self._changing:
+            self._slots.discard(slot)
 
     def cut_off(self) -> None:
         self.stopping.set()
-        self.cut = True
-        for slot in list(self.slots):
-            slot.shut_down()
+        with self._changing:
+            self.cut = True
+            for slot in self._slots:
+                slot.shut_down()
         if self.limiter is not None:
             self.limiter.wake()
 

@@ -239,8 +239,9 @@ class _BlockingSlots(BlockingEffects):
         except IndexError:
             slot = _BlockingSlot(self._network)
         self._all.add(slot)
-        if work is not None:
-            work.slots.add(slot)
+        if work is not None and not work.hold(slot):
+            self._discard(slot)
+            return Failure(FailureKind.NO_CONNECTION, written=False)
         is_reusable = False
         # httpcore's TLS within TLS waits anew for each piece of a record
         watchdog = None if self._network.is_kept else threading.Timer(attempt.left() + GRACE, slot.shut_down)
@@ -256,7 +257,7 @@ class _BlockingSlots(BlockingEffects):
             if watchdog is not None:
                 watchdog.cancel()
             if work is not None:
-                work.slots.discard(slot)
+                work.give_back(slot)
             if is_reusable:
                 slot.idle_since = time.monotonic()
                 self._free.append(slot)

@@ -44,7 +44,7 @@ from cloudware_async import (
 )
 from cloudware_async._backend import drive
 from cloudware_async._backend_async import is_readable
-from cloudware_async._backend_blocking import BlockingEffects, Work, _AheadThread, _Bulk, current_work
+from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _has_tls_rest
 from cloudware_async._backend_httpx_blocking import _NETWORK
 from cloudware_async._backend_logs import our_request
@@ -244,6 +244,49 @@ async def test_cut_off_while_connecting(world: World, monkeypatch: pytest.Monkey
             copy_context().run(send)
         assert not caught.value.may_have_been_sent
         assert 0 == len(server.ledger)
+
+
+@pytest.mark.worlds("blocking", reason="only threads are cut off by a flag")
+async def test_cut_off_before_a_kept_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is there already carries nothing for somebody who was told to stop just before it was taken."""
+    work = Work()
+    acquire = Limiter.acquire
+
+    def acquire_and_stop(limiter: Limiter, timeout: float, given: Work | None) -> bool:
+        is_taken = acquire(limiter, timeout, given)
+        work.cut_off()
+        return is_taken
+
+    with FaultServer() as server, Cloudware(TOKEN, base_url=server.base_url) as cloudware:
+        cloudware.send(TO, "opens a connection")
+        monkeypatch.setattr(Limiter, "acquire", acquire_and_stop)
+
+        def send() -> None:
+            current_work.set(work)
+            cloudware.send(TO, TEXT)
+
+        with pytest.raises(APIConnectionError) as caught:
+            copy_context().run(send)
+        assert not caught.value.may_have_been_sent
+        assert ["opens a connection"] == texts(server)
+
+
+def test_what_was_given_back_is_not_shut_down() -> None:
+    """A connection may be somebody else's as soon as it was given back."""
+
+    class Slot:
+        downs = 0
+
+        def shut_down(self) -> None:
+            self.downs += 1
+
+    work, kept, given_back, late = Work(), Slot(), Slot(), Slot()
+    assert work.hold(kept)
+    assert work.hold(given_back)
+    work.give_back(given_back)
+    work.cut_off()
+    assert not work.hold(late)
+    assert (1, 0, 0) == (kept.downs, given_back.downs, late.downs)
 
 
 @pytest.mark.worlds(*OWN, reason="of a client of the user's the headers are its own")
