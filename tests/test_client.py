@@ -23,6 +23,7 @@ from fault_server import (
     HEALTHY,
     Act,
     Answer,
+    AwaitRequest,
     Close,
     FaultServer,
     Hang,
@@ -684,7 +685,7 @@ async def test_tolerated_success(world: World, body: bytes) -> None:
 
 
 BROKEN: dict[str, Act] = {
-    "closed at accept": (Close(),),
+    "closed at the first byte": (AwaitRequest(), Close()),
     "closed after the head": (ReadHead(), Close()),
     "closed before the answer": (ReadRequest(), Close()),
     "reset before the answer": (ReadRequest(), Reset()),
