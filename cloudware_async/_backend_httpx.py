@@ -2,7 +2,7 @@
 
 Rule 1: requests go through httpx's own transport methods, so what intercepts those intercepts us.
 Rule 2: nothing may be left over on a connection after an answer; else it is discarded, so that a stray answer
-        never becomes another request's.
+        never becomes another request's. In TLS within TLS it may lie where nobody looks, so no such one is kept.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ class Network:
         proxy = proxies.get(origin.scheme) or proxies.get("all")
         self._proxy = proxy if proxy is None or "://" in proxy else f"http://{proxy}"
         self._is_proxy_secure = (self._proxy or "").lower().startswith("https:")
-        # in TLS within TLS a stray answer may lie where nobody looks (rule 2)
-        self.is_kept = origin.scheme == "http" or not self._is_proxy_secure
+        self.is_tls_in_tls = origin.scheme == "https" and self._is_proxy_secure
         self._tls: ssl.SSLContext | None = None
         self._headers: dict[tuple[Secret, bool], httpx.Headers] = {}
         self._urls: dict[str, httpx.URL] = {}
@@ -174,7 +173,7 @@ _TRANSPORTS = ("AsyncHTTPTransport", "HTTPTransport", "MockTransport")
 
 
 def build_request(client: Any, request: Request, attempt: Attempt, trace: Callable[..., Any]) -> Any:
-    """Build the user's client's own kind of request, which tells `trace` of its steps."""
+    """Build the user's client's own kind of request, which tells `trace` of its steps; note if they tell nothing."""
     url = f"{request.origin}{request.target}"
     built = client.build_request(
         request.method,

@@ -138,7 +138,6 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
-        self._network = network
         self.transport = network.make_transport(httpx.AsyncHTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
@@ -180,7 +179,7 @@ class _AsyncSlot(httpcore.AsyncNetworkBackend):
         return make_answer(response, collector.chunks, is_whole=not attempt.overflown)
 
     def is_reusable(self) -> bool:
-        if self.attempt.overflown or self.attempt.filled or self.stream is None or not self._network.is_kept:
+        if self.attempt.overflown or self.attempt.filled or self.stream is None:
             return False
         return is_quiet(self.transport) and not _has_tls_rest(self.stream)
 
@@ -266,7 +265,8 @@ class _AsyncSlots(AsyncEffects):
         try:
             answer = await slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)
-            is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
+            is_kept = not self.usable.closed and not self._network.is_tls_in_tls
+            is_reusable = outcome is answer and is_kept and slot.is_reusable()
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             outcome = classify(error, attempt)
         finally:

@@ -117,7 +117,6 @@ class _BlockingSlot(httpcore.NetworkBackend):
     """One transport with one connection; it is its own transport's network backend."""
 
     def __init__(self, network: Network) -> None:
-        self._network = network
         self.transport = network.make_transport(httpx.HTTPTransport)
         self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
         # only asked for its transport, which is this one unless somebody intercepts it
@@ -164,12 +163,7 @@ class _BlockingSlot(httpcore.NetworkBackend):
         return make_answer(response, collector.chunks, is_whole=not attempt.overflown)
 
     def is_reusable(self) -> bool:
-        return (
-            not self.attempt.overflown
-            and self.stream is not None
-            and self._network.is_kept
-            and is_quiet(self.transport)
-        )
+        return not self.attempt.overflown and self.stream is not None and is_quiet(self.transport)
 
     def shut_down(self) -> None:
         """Wake the thread that reads or writes."""
@@ -244,13 +238,14 @@ class _BlockingSlots(BlockingEffects):
             return Failure(FailureKind.NO_CONNECTION, written=False)
         is_reusable = False
         # httpcore's TLS within TLS waits anew for each piece of a record
-        watchdog = None if self._network.is_kept else threading.Timer(attempt.left() + GRACE, slot.shut_down)
+        watchdog = threading.Timer(attempt.left() + GRACE, slot.shut_down) if self._network.is_tls_in_tls else None
         try:
             if watchdog is not None:
                 watchdog.start()
             answer = slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)
-            is_reusable = outcome is answer and slot.is_reusable() and not self.usable.closed
+            is_kept = not self.usable.closed and not self._network.is_tls_in_tls
+            is_reusable = outcome is answer and is_kept and slot.is_reusable()
         except Exception as error:  # noqa: BLE001 (every kind is classified)
             outcome = classify(error, attempt)
         finally:

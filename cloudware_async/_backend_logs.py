@@ -1,7 +1,7 @@
 """What HTTP libraries log of our requests: that they were made, and nothing private.
 
-Rule 1: httpx logs every URL, filters and page tokens included, and httpcore what the headers of answers hold and how
-        a proxy is logged in to. Both are cut short.
+Rule 1: httpx logs every URL, filters and page tokens included, and the service's own words beside the status; httpcore
+        what the headers of answers hold and how a proxy is logged in to. All of it is cut short.
 Rule 2: only what is logged while a request of ours is under way is touched: the user's own requests are the user's.
 """
 
@@ -39,7 +39,7 @@ class _Shortener(logging.Filter):
         if _is_ours.get():
             if isinstance(record.args, tuple):
                 record.args = tuple(map(_shorten, record.args))
-                if str(record.msg).startswith("HTTP Request: "):
+                if record.args and str(record.msg).startswith("HTTP Request: "):
                     # it ends with the service's own words, which may be anything
                     record.args = (*record.args[:-1], HIDDEN)
             record.msg = _TELLING.sub(rf"\1{HIDDEN}", str(record.msg))

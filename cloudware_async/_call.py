@@ -66,6 +66,7 @@ async def call(calling: Calling, request: Request, read: Callable[[Answer], T | 
             if not isinstance(result, CloudwareError):
                 calling.budget.succeed()
                 if isinstance(result, Listing) and result.error is not None:
+                    # raised later, after the page's messages
                     result.error.attempts = attempts
                 return result
             may_have_been_sent = may_have_been_sent or result.may_have_been_sent

@@ -56,6 +56,7 @@ def mask_extra(extra: object) -> str:
     return f"<{len(extra)} keys>" if isinstance(extra, dict) else HIDDEN
 
 
+_NUMBER = re.compile(r"[0-9]{7,15}")
 # how JSON, URLs and HTML write a character
 _ESCAPED = re.compile(r"""(?:\\u[0-9A-Fa-f]{4})+|\\["'\\/bfnrt]|(?:%[0-9A-Fa-f]{2})+|&#?[0-9A-Za-z]{1,10};""")
 # JSON within JSON, HTML within JSON
@@ -98,9 +99,6 @@ def _hide(text: str, values: list[str]) -> str:
             # however its digits are grouped
             text = re.sub(r"[-. ()/]{0,2}".join(value), HIDDEN, text)
     return text
-
-
-_NUMBER = re.compile(r"[0-9]{7,15}")
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -56,9 +56,11 @@ def head(status: int = 200, *headers: bytes, reason: bytes = b"Answer", version:
     return b"\r\n".join([b"%s %d %s" % (version, status, reason), *headers]) + HEAD_END
 
 
-def answer(body: bytes, status: int = 200, *headers: bytes, content_type: bytes = JSON_TYPE) -> bytes:
+def answer(
+    body: bytes, status: int = 200, *headers: bytes, content_type: bytes = JSON_TYPE, reason: bytes = b"Answer"
+) -> bytes:
     """A whole answer of `Content-Length` framing."""
-    return head(status, content_type, b"Content-Length: %d" % len(body), *headers) + body
+    return head(status, content_type, b"Content-Length: %d" % len(body), *headers, reason=reason) + body
 
 
 def chunks(*pieces: bytes) -> bytes:

@@ -112,8 +112,8 @@ class Fault:
     def timeout(self) -> float:
         """Of each call, in seconds: long where time is no matter, for a busy machine may stand still for a second."""
         may_time_out = any(TIME in verdict.errors for verdict in (self.send, self.listing) if verdict is not None)
-        is_too_short_to_wait = self.name.endswith(("-1-second", "-padded-1"))
-        return TIMEOUT if may_time_out or is_too_short_to_wait else 10 * TIMEOUT
+        must_not_wait = self.name.endswith(("-1-second", "-padded-1"))
+        return TIMEOUT if may_time_out or must_not_wait else 10 * TIMEOUT
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -222,6 +222,11 @@ def test_a_backend_that_cannot_be_opened(error: Exception) -> None:
 # Connections
 
 
+def send_for(work: Work, cloudware: Cloudware) -> None:
+    current_work.set(work)
+    cloudware.send(TO, TEXT)
+
+
 @pytest.mark.worlds("blocking", reason="only threads are cut off by a flag")
 async def test_cut_off_while_connecting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is made for somebody who was told to stop meanwhile carries nothing."""
@@ -235,13 +240,8 @@ async def test_cut_off_while_connecting(world: World, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(_NETWORK, "connect_tcp", connect_and_stop)
     with FaultServer() as server, Cloudware(TOKEN, base_url=server.base_url) as cloudware:
-
-        def send() -> None:
-            current_work.set(work)
-            cloudware.send(TO, TEXT)
-
         with pytest.raises(APIConnectionError) as caught:
-            copy_context().run(send)
+            copy_context().run(send_for, work, cloudware)
         assert not caught.value.may_have_been_sent
         assert 0 == len(server.ledger)
 
@@ -261,12 +261,8 @@ async def test_cut_off_before_a_kept_connection(world: World, monkeypatch: pytes
         cloudware.send(TO, "opens a connection")
         monkeypatch.setattr(Limiter, "acquire", acquire_and_stop)
 
-        def send() -> None:
-            current_work.set(work)
-            cloudware.send(TO, TEXT)
-
         with pytest.raises(APIConnectionError) as caught:
-            copy_context().run(send)
+            copy_context().run(send_for, work, cloudware)
         assert not caught.value.may_have_been_sent
         assert ["opens a connection"] == texts(server)
 

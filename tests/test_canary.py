@@ -33,12 +33,8 @@ def echo(status: int) -> FaultServer:
 
     def make(request: Received, base_url: str) -> bytes:
         heard = json.dumps({"error": request.body.decode(), "path": request.path, "headers": dict(request.headers)})
-        said = f"{request.path} {request.body.decode()} {request.header('authorization')}"
-        head, _, body = answer(heard.encode(), status, b"X-Request-Id: " + said.replace("\n", " ").encode()).partition(
-            b"\r\n"
-        )
-        # in the status line too
-        return b"%b: %b\r\n%b" % (head, said.replace("\n", " ").encode(), body)
+        said = f"{request.path} {request.body.decode()} {request.header('authorization')}".replace("\n", " ").encode()
+        return answer(heard.encode(), status, b"X-Request-Id: " + said, reason=said)
 
     return serving(make)
 
