@@ -32,8 +32,7 @@ R = TypeVar("R")
 # seconds that a thread has to end when its connections were shut down
 _LAST_MOMENT = 1.0
 # seconds; a Ctrl-C that comes just before a wait begins does not end it, so that none is longer
-_LONGEST_WAIT = 0.5
-_LONGEST_SLEEP = 1e6
+LONGEST_WAIT = 0.5
 
 
 class Connected(Protocol):
@@ -88,11 +87,20 @@ class Limiter:
 
     def acquire(self, timeout: float, work: Work | None) -> bool:
         """Take a place; false if none became free in time, or the work was cut off."""
+
+        def is_cut() -> bool:
+            return work is not None and work.cut
+
         with self._changed:
             if work is not None:
                 work.limiter = self
-            self._changed.wait_for(lambda: self._places > 0 or (work is not None and work.cut), timeout)
-            is_taken = self._places > 0 and not (work is not None and work.cut)
+            until = time.monotonic() + timeout
+            while not self._changed.wait_for(
+                lambda: self._places > 0 or is_cut(), min(until - time.monotonic(), LONGEST_WAIT)
+            ):
+                if time.monotonic() >= until:
+                    break
+            is_taken = self._places > 0 and not is_cut()
             if is_taken:
                 self._places -= 1
             else:
@@ -126,12 +134,12 @@ class BlockingEffects:
 
     async def sleep(self, seconds: float) -> bool:
         work = current_work.get()
-        # the operating system takes no longer ones
-        seconds = min(seconds, _LONGEST_SLEEP)
-        if work is not None:
-            return not work.stopping.wait(seconds)
-        time.sleep(seconds)  # noqa: ASYNC251 (a blocking effect blocks)
-        return True
+        stopping = threading.Event() if work is None else work.stopping
+        until = time.monotonic() + seconds
+        while not stopping.wait(max(0.0, min(until - time.monotonic(), LONGEST_WAIT))):
+            if time.monotonic() >= until:
+                return True
+        return False
 
     def ahead(self) -> Ahead:
         return _BlockingAhead()
@@ -230,7 +238,7 @@ class _Bulk:
         """Report what has ended, and wait until no more than so many run."""
         while self.running > at_most_running or self._ended:
             try:
-                self._woken.get(timeout=_LONGEST_WAIT)
+                self._woken.get(timeout=LONGEST_WAIT)
             except queue.Empty:
                 continue
             index, result, error = self._ended[0]
@@ -281,7 +289,7 @@ class _BlockingAhead:
         assert self._fetch is not None  # noqa: S101 (it was started)
         if self._living_thread() is None:
             return await self._fetch.work()
-        while not self._fetch.done.wait(_LONGEST_WAIT):
+        while not self._fetch.done.wait(LONGEST_WAIT):
             pass
         if self._fetch.error is not None:
             raise self._fetch.error

@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
-from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, current_work
+from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Work, current_work
 from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
@@ -69,17 +69,26 @@ class _BlockingStream(httpcore.NetworkStream):
         if attempt.overflown:
             raise httpcore.ReadError("the body is over its cap")
         if attempt.written:
-            data = self._stream.read(READ_SIZE, self._left(httpcore.ReadTimeout))
+            data = self._receive(self._left(httpcore.ReadTimeout))
         else:
             # a proxy's part of connecting
             if attempt.is_connecting_late():
                 raise httpcore.ConnectTimeout
             try:
-                data = self._stream.read(READ_SIZE, attempt.connect_left())
+                data = self._receive(attempt.connect_left())
             except httpcore.ReadTimeout as error:
                 raise httpcore.ConnectTimeout from error
         attempt.note_read(data, READ_SIZE)
         return data
+
+    def _receive(self, left: float) -> bytes:
+        until = time.monotonic() + left
+        while left > LONGEST_WAIT:
+            try:
+                return self._stream.read(READ_SIZE, LONGEST_WAIT)
+            except httpcore.ReadTimeout:
+                left = max(0.001, until - time.monotonic())
+        return self._stream.read(READ_SIZE, left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # httpcore ends a request with an empty write

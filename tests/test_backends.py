@@ -126,11 +126,13 @@ def test_one_more_interrupt_keeps_nothing_untold() -> None:
 
 
 def test_a_long_pause_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the operating system cannot wait for in one go ends sooner."""
-    slept: list[float] = []
-    monkeypatch.setattr("cloudware_async._backend_blocking.time.sleep", slept.append)
-    assert drive(BlockingEffects().sleep(1e300))
-    assert [1e6] == slept
+    """What the operating system cannot wait for in one go is waited for piece by piece."""
+    waited: list[float] = []
+    monkeypatch.setattr(
+        "cloudware_async._backend_blocking.threading.Event.wait", lambda _, seconds: waited.append(seconds) or True
+    )
+    assert not drive(BlockingEffects().sleep(1e300))
+    assert [0.5] == waited
 
 
 @pytest.mark.worlds("blocking", reason="on an event loop there is no thread")
@@ -172,7 +174,7 @@ async def test_a_walk_whose_thread_cannot_be_started(world: World, monkeypatch: 
 @pytest.mark.worlds("blocking", reason="an event loop is woken by a signal")
 async def test_a_walk_that_waits_looks_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait for a page is made of short ones, between which Ctrl-C is seen."""
-    monkeypatch.setattr("cloudware_async._backend_blocking._LONGEST_WAIT", 0)
+    monkeypatch.setattr("cloudware_async._backend_blocking.LONGEST_WAIT", 0)
     with Book.of(2, 2, 2).serve() as server:
         async with world.client(server) as cloudware, cloudware.messages().read_ahead() as messages:
             assert 6 == len(await gather(messages))

@@ -657,10 +657,12 @@ def test_ctrl_c_in_a_task(do: str) -> None:
 @pytest.mark.parametrize(
     ("waits", "do"),
     [
-        ("report_all", "cloudware.send_many([Draft('2348012345678', 'Hello')])"),
-        ("result", "list(messages)"),
+        ("report_all", "bulk"),
+        ("result", "walk"),
+        ("_receive", "answer"),
+        ("sleep", "pause"),
+        ("acquire", "connection"),
     ],
-    ids=["bulk", "read ahead"],
 )
 def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
     """A Ctrl-C that comes as the main thread begins to wait, and so wakes nobody, is seen all the same."""
@@ -686,12 +688,27 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
                 # a bulk waits for what is under way; this one wakes it
                 until_in("shutdown")
                 signal.pthread_kill(main, signal.SIGINT)
+            def bulk():
+                cloudware.send_many([Draft("2348012345678", "Hello")])
+            def walk():
+                list(messages)
+            def answer():
+                cloudware.send("2348012345678", "Hello")
+            def pause():
+                retry = RetryPolicy(base_delay=50.0, max_delay=50.0, random=lambda: 0.9)
+                Cloudware("token", base_url="http://127.0.0.1:1/v1", timeout=60.0, retry=retry).send("2348012345678", "Hello")
+            def connection():
+                narrow = Cloudware(**OPTIONS, timeout=60.0, max_connections=1)
+                threading.Thread(target=narrow.send, args=("2348012345678", "Hello"), daemon=True).start()
+                while narrow._driven._calling.backend._limiter._places:
+                    time.sleep(0.01)
+                narrow.send("2348012345678", "Hello")
             cloudware = Cloudware(**OPTIONS, timeout=60.0)
             with cloudware.messages().read_ahead() as messages:
                 next(messages)
                 threading.Thread(target=press, daemon=True).start()
                 try:
-                    {do}
+                    {do}()
                 except KeyboardInterrupt:
                     print("stopped", flush=True)
             """,

@@ -1029,9 +1029,12 @@ def test_uvicorn_runs_it_as_a_factory() -> None:
 
 
 FOREGROUND = """
+import signal
 from cloudware_async.sandbox import serve
 
 def tell(sandbox):
+    # another thread gets the signal: it wakes the main one as little as one that comes just before a wait
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     print(sandbox.base_url, flush=True)
 
 serve(on_listening=tell, access_token="of-the-foreground", database=__import__("sys").argv[1])

@@ -257,4 +257,5 @@ def serve(*, on_listening: Callable[[Sandbox], object] | None = None, **options:
         if on_listening is not None:
             on_listening(sandbox)
         while True:
-            time.sleep(3600)
+            # a Ctrl-C that comes just before a wait does not end it, so that none is long
+            time.sleep(0.5)
