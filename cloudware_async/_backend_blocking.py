@@ -166,7 +166,7 @@ class BlockingEffects:
             bulk.end()
             try:
                 # what is under way ends, so that it is known how; a second Ctrl-C does not wait for that
-                executor.shutdown(cancel_futures=True)
+                _finish(executor)
             except BaseException:
                 bulk.work.cut_off()
                 await bulk.report_ended()
@@ -176,6 +176,14 @@ class BlockingEffects:
         finally:
             bulk.end()
             executor.shutdown(wait=False)
+
+
+def _finish(executor: ThreadPoolExecutor) -> None:
+    """Wait until its threads have ended; its own `shutdown` does so in waits that have no end."""
+    executor.shutdown(wait=False, cancel_futures=True)
+    for thread in executor._threads:  # noqa: SLF001 (no public way)
+        while thread.is_alive():
+            thread.join(LONGEST_WAIT)
 
 
 class _Bulk:

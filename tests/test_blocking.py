@@ -671,7 +671,7 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
         process = start(
             server,
             f"""
-            import _thread, signal, sys, threading, time
+            import _thread, sys, threading, time
             main = threading.get_ident()
             def until_in(name):
                 while name not in names():
@@ -685,9 +685,9 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
                 until_in({waits!r})
                 # it is noted, and wakes nobody
                 _thread.interrupt_main()
-                # a bulk waits for what is under way; this one wakes it
-                until_in("shutdown")
-                signal.pthread_kill(main, signal.SIGINT)
+                # a bulk waits then for what is under way
+                until_in("_finish")
+                _thread.interrupt_main()
             def bulk():
                 cloudware.send_many([Draft("2348012345678", "Hello")])
             def walk():
