@@ -87,6 +87,8 @@ def draw(path: Path, storms: dict[str, Outcome]) -> None:
     axes.set(xlabel="second", ylabel="requests per call", ylim=(0, 3.5))
     axes.legend(loc="upper right")
     figure.tight_layout()
+    # the same numbers give the same file
+    plt.rcParams["svg.hashsalt"] = path.name
     figure.savefig(path, metadata={"Date": None})
 
 
