@@ -6,13 +6,10 @@ Rule 2: warnings are errors in the command's process too.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from attrs import frozen
@@ -57,31 +54,20 @@ def environment(**settings: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in changing} | settings
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Where the tests run in the background SIGINT is ignored, and what is started here would inherit that."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 def start(
     *arguments: str | bytes, command=COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings: str
 ) -> subprocess.Popen[str]:
-    with interruptible():
-        return subprocess.Popen(
-            [*command, *arguments],
-            env=environment(**settings),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-            # what is sent to its group reaches nobody else
-            start_new_session=True,
-        )
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+        # what is sent to its group reaches nobody else
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Ended:

@@ -25,6 +25,7 @@ import waitress.server
 from aiohttp import web
 from attrs import frozen
 from waitress import wasyncore
+from waitress.trigger import trigger
 from webhook_cases import Case
 
 LOOPBACK = "127.0.0.1"
@@ -85,12 +86,15 @@ def waitress_serving(app: Any, **options: Any) -> Iterator[int]:
         sockets: dict[Any, Any] = {}
         server = waitress.server.create_server(app, map=sockets, sockets=[listener], threads=8, **options)
 
+        # one of our own: whoever else pulls the server's would have it closed before we pull it
+        stopping = trigger(sockets)
+
         def stop() -> None:
-            server.trigger.pull_trigger(lambda: wasyncore.close_all(sockets))
+            server.task_dispatcher.shutdown()
+            stopping.pull_trigger(lambda: wasyncore.close_all(sockets))
 
         with running(server.run, stop):
             yield listener.getsockname()[1]
-        server.task_dispatcher.shutdown()
 
 
 @contextlib.contextmanager
