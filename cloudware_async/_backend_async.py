@@ -119,7 +119,6 @@ class AsyncEffects:
 
         async def worker() -> None:
             nonlocal workers
-            _stopping.set(stopping)
             try:
                 while not raised:
                     taken = next(numbered, None)
@@ -130,7 +129,11 @@ class AsyncEffects:
                         workers += 1
                         group.start_soon(worker)
                     index, item = taken
-                    await report(index, await work(item))
+                    # what a callback starts goes on when the bulk is stopped
+                    token = _stopping.set(stopping)
+                    result = await work(item)
+                    _stopping.reset(token)
+                    await report(index, result)
             except BaseException as error:
                 # raised again below, as itself and not in a group
                 raised.append(error)

@@ -245,6 +245,30 @@ async def test_a_stop_ends_the_pauses(world: World) -> None:
     assert [None, True] == [result.error and result.error.may_have_been_sent for result in told]
 
 
+@pytest.mark.worlds("asyncio", "aiohttp", reason="trio has no task outside a nursery")
+async def test_what_a_callback_starts_is_no_part_of_the_bulk(world: World) -> None:
+    """When the bulk was stopped, what a task of the callback's sends is still tried again."""
+    tasks: list[asyncio.Task[Any]] = []
+    stopped = asyncio.Event()
+
+    async def later() -> None:
+        await stopped.wait()
+        await cloudware.send(TO, "later")
+
+    def tell(_: SendResult) -> None:
+        tasks.append(asyncio.create_task(later()))
+        raise Mine("mine")
+
+    acts = ((ReadRequest(), Healthy()), (ReadRequest(), Answer(b"{}", 429)))
+    with FaultServer(Script(acts)) as server:
+        async with world.client(server, retry=RetryPolicy(throttled_delay=0.01)) as cloudware:
+            with pytest.raises(Mine):
+                await cloudware.send_many(drafts(1), on_result=tell)
+            stopped.set()
+            await tasks[0]
+        assert ["text 0", "later", "later"] == texts(server)
+
+
 @pytest.mark.worlds("asyncio", "aiohttp", reason="a CancelledError of nobody's is asyncio's")
 async def test_a_callback_that_waits_for_what_was_cancelled(world: World) -> None:
     """A CancelledError that the callback raises leaves as itself, and does not end the bulk as if all were done."""
