@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from cloudware_async._errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
@@ -87,12 +89,14 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends to its result.
 
     Raises:
-        RuntimeError: it suspended, so it was not made over a blocking backend.
+        ConfigurationError: it waited for something of the user's that needs an event loop.
     """
     try:
         coroutine.send(None)
+        # raised where it waits, so that whatever it has begun it ends in good order
+        coroutine.throw(ConfigurationError("a blocking client has no event loop: give it functions that do not await"))
     except StopIteration as stop:
         result: T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("a coroutine over a blocking backend suspended")
+    raise ConfigurationError("a blocking client has no event loop, and what it was given goes on waiting for one")

@@ -45,6 +45,7 @@ class Attempt:
         "connect_timeout",
         "deadline",
         "filled",
+        "hidden",
         "overflown",
         "reads",
         "watched",
@@ -57,6 +58,8 @@ class Attempt:
         self.deadline = min(deadline, time.monotonic() + _LONGEST)
         self.connect_deadline: float | None = None
         self.begun = False
+        # whether somebody else's code may have written it where nothing is seen of that
+        self.hidden = False
         self.watched = False
         self.written = False
         self.reads = 0

@@ -168,8 +168,9 @@ class _TimeLeft(dict[str, float]):
         return self._attempt.left_to_connect() if step == "connect" else max(0.001, self._attempt.left())
 
 
-# the classes that hand a request to the network as it is, or that stand for one
-_TRANSPORTS = ("AsyncHTTPTransport", "HTTPTransport", "MockTransport")
+_LIBRARIES = ("httpx", "httpx2")
+# the classes that hand a request to the network as it is
+_TRANSPORTS = ("AsyncHTTPTransport", "HTTPTransport")
 
 
 def build_request(client: Any, request: Request, attempt: Attempt, trace: Callable[..., Any]) -> Any:
@@ -189,7 +190,10 @@ def build_request(client: Any, request: Request, attempt: Attempt, trace: Callab
     built.stream = _whole_class(body_class)(request.body or b"")
     # what another transport did before it failed nobody can tell: it may have asked somebody else
     transport = client._transport_for_url(built.url)  # noqa: SLF001 (no public way)
-    attempt.written = not any(is_instance(transport, name) for name in _TRANSPORTS)
+    is_network = type(transport).__name__ in _TRANSPORTS and _is_of(type(transport), _LIBRARIES)
+    attempt.hidden = not (is_network or is_instance(transport, "MockTransport"))
+    # nor what a client of another class did, until a step of this very request is told
+    attempt.written = attempt.hidden or not _is_of(type(client), _LIBRARIES)
     return built
 
 
@@ -197,11 +201,14 @@ def note_step(attempt: Attempt, step: str, about: dict[str, Any]) -> None:
     """Note that a request begins to be written, by whoever sends it: a hook or a subclass may do so more than once."""
     # a proxy is asked to connect by a request of its own
     if step.endswith(".send_request_headers.started") and about["request"].method != b"CONNECT":
-        attempt.written = True
+        attempt.begun = True
+    attempt.written = attempt.begun or attempt.hidden
 
 
-def is_instance(value: object, name: str, libraries: tuple[str, ...] = ("httpx", "httpx2")) -> bool:
+def is_instance(value: object, name: str, libraries: tuple[str, ...] = _LIBRARIES) -> bool:
     """Say whether it is an instance of such a class of such a library, without importing any."""
-    return any(
-        parent.__name__ == name and parent.__module__.partition(".")[0] in libraries for parent in type(value).__mro__
-    )
+    return any(parent.__name__ == name and _is_of(parent, libraries) for parent in type(value).__mro__)
+
+
+def _is_of(class_: type, libraries: tuple[str, ...]) -> bool:
+    return class_.__module__.partition(".")[0] in libraries

@@ -57,6 +57,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._slot = slot
         self._pending = b""
+        self._is_kept = False
         self._socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 (no Django)
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 (the same)
 
@@ -95,6 +96,10 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 
     async def _flush(self) -> None:
         data, self._pending = self._pending, b""
+        # others had their turn since httpcore looked, and may have held up the loop
+        if self._is_kept and is_readable(self._socket):
+            # httpcore passes over an error in writing
+            raise httpcore.ReadError("it has ended, or holds an answer to nothing")
         self._slot.attempt.note_write(data)
         try:
             await self._stream.send(data)
@@ -126,7 +131,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             # httpcore asks before it uses a kept connection: this very attempt is watched, and no mock's
-            self._slot.attempt.watched = True
+            self._slot.attempt.watched = self._is_kept = True
             return is_readable(self._socket)
         return {"socket": self._socket, "ssl_object": self._tls}.get(info)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _is_ours: ContextVar[bool] = ContextVar("cloudware_request", default=False)
 
+# a page may link to any path, and a path may hold anything
+_OUR_ENDING = re.compile(r"/sms/(send|queue|messages)\Z")
 # what httpcore says of an event, from here on
 _TELLING = re.compile(r"(return_value=|auth=|exception=\w+).*", re.DOTALL)
 
@@ -47,11 +49,13 @@ class _Shortener(logging.Filter):
 
 
 def _shorten(value: Any) -> Any:
-    """Show of a URL's query how long it is."""
+    """Show of a URL whose it is and how its path ends where that is ours, and of its query how long it is."""
     query = getattr(value, "query", None)
-    if not isinstance(query, bytes) or not query:
+    if not isinstance(query, bytes):
         return value
-    return f"{str(value).partition('?')[0]}?{mask_text(query.decode())}"
+    ending = _OUR_ENDING.search(value.path)
+    shown = f"{value.scheme}://{value.netloc.decode()}/…{ending[0] if ending else ''}"
+    return f"{shown}?{mask_text(query.decode())}" if query else shown
 
 
 _shortener = _Shortener()

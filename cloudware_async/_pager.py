@@ -110,12 +110,11 @@ class AsyncMessagePager:
         # after single messages, the rest of their page
         end = len(listing.messages) if self._left is None else min(len(listing.messages), self._index + self._left)
         messages = listing.messages[self._index : end]
-        following = listing.next if end == len(listing.messages) else self._place
-        page = Page(messages, listing.query, following.cursor())
+        left = None if self._left is None else self._left - len(messages)
+        is_whole = end == len(listing.messages) and not _is_beyond(listing, end, left)
+        page = Page(messages, listing.query, (listing.next if is_whole else self._place).cursor())
         # after all that a Ctrl-C could fall into: going on would skip the page
-        self._index = end
-        if self._left is not None:
-            self._left -= len(messages)
+        self._index, self._left = end, left
         if isinstance(listing.error, APIResponseError):
             self._finish_page()
         return page
@@ -123,8 +122,7 @@ class AsyncMessagePager:
     def _finish_page(self) -> None:
         """Leave a page that is wholly handed out, and raise what is wrong with it (rules 2 and 3)."""
         listing = self._listing
-        # nor is anything wrong that lies beyond `limit`
-        if listing is None or (listing.error is not None and self._left == 0):
+        if listing is None or _is_beyond(listing, self._index, self._left):
             return
         error = listing.error
         if isinstance(error, PaginationError):
@@ -187,6 +185,11 @@ class AsyncMessagePager:
         assert self._ahead is not None  # noqa: S101 (the block was entered)
         ahead, self._ahead, self._started = self._ahead, None, None
         await ahead.close()
+
+
+def _is_beyond(listing: Listing, index: int, left: int | None) -> bool:
+    """Say whether what is wrong with a page lies beyond `limit`: nobody asked for it."""
+    return listing.error is not None and left == 0 and index <= listing.sound
 
 
 class AsyncPages:

@@ -458,6 +458,8 @@ _json_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 _MOST_LEVELS = 500
+# a page of the largest size holds some hundred thousand messages; of more values it would take seconds to read
+_MOST_VALUES = 8_000_000
 # one that does not end is one too: else each quote in it would be looked at to the end of the body
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
@@ -483,8 +485,11 @@ def read_json(body: bytes) -> Any:
     """Read JSON (RFC 8259: UTF-8, a byte order mark ignored, no NaN).
 
     Raises:
-        Malformed: it is none, has more than 500 levels, or holds a number of thousands of digits.
+        Malformed: it is none, has more than 500 levels, may have more than eight million values, or holds a number of
+            thousands of digits.
     """
+    if len(body) > _MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise Malformed("", "holds too many values")
     if _is_too_deep(body):
         raise Malformed("", "is nested too deeply")
     problem = "is not JSON"
@@ -851,12 +856,14 @@ class Listing:
     Attributes:
         next: the place of the next page; its `is_end` is true if there is none.
         error: what is wrong with the page (a malformed message) or with its link, to be raised after its messages.
+        sound: how many of the messages stand before what is wrong.
     """
 
     messages: tuple[Message, ...]
     query: str | None = attrs.field(repr=mask_text)
     next: Place
     error: APIResponseError | PaginationError | None = None
+    sound: int = 0
 
 
 def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Listing | CloudwareError:
@@ -873,7 +880,7 @@ def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Lis
     except Malformed as malformed:
         return _page_error(malformed.place, malformed.problem)
     error: APIResponseError | PaginationError | None
-    messages, error = _read_messages(data)
+    messages, error, sound = _read_messages(data)
     query = value.get("query")
     following = _follow(base, place, value.get("next_page"))
     if following is None:
@@ -882,20 +889,20 @@ def read_page(answer: Answer, request: Request, base: Base, place: Place) -> Lis
             "the access token goes to one origin only. Behind a relay, its links must name the relay."
         )
         following = place
-    return Listing(messages, query if type(query) is str else None, following, error)
+    return Listing(messages, query if type(query) is str else None, following, error, sound)
 
 
 # after so many the rest of a page is read in the fast pass only: to find what is wrong takes longer than a call may
 _MOST_MALFORMED = 100
 
 
-def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None]:
-    """Read what can be read of a page, and say where the first message is that cannot."""
+def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseError | None, int]:
+    """Read what can be read of a page, and say where the first message is that cannot, and how many come before it."""
     messages = tuple(map(_read_documented, data))
     if all(messages):
-        return cast("tuple[Message, ...]", messages), None
+        return cast("tuple[Message, ...]", messages), None, len(messages)
     readable: list[Message] = []
-    error, count = None, 0
+    error, count, sound = None, 0, len(data)
     for index, item in enumerate(data):
         if count == _MOST_MALFORMED:
             readable.extend(filter(None, messages[index:]))
@@ -904,9 +911,10 @@ def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseErr
             readable.append(messages[index] or read_message(item))
         except Malformed as malformed:
             count += 1
+            sound = min(sound, index)
             place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
             error = error or _page_error(place, malformed.problem)
-    return tuple(readable), error
+    return tuple(readable), error, sound
 
 
 def _page_error(place: str, problem: str) -> APIResponseError:

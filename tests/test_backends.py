@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
 import socket
@@ -12,6 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx
 import pytest
 import respx
@@ -28,7 +30,7 @@ from fault_server import (
     head,
     receipt,
 )
-from worlds import GRACE, OWN, TO, TOKEN, Book, World, gather, texts, within
+from worlds import GRACE, OWN, TO, TOKEN, Book, Gate, Hold, World, gather, texts, within
 
 from cloudware_async import (
     APIConnectionError,
@@ -55,9 +57,24 @@ TEXT = "Hello"
 
 
 def test_a_blocking_coroutine_that_suspends() -> None:
-    """What suspends was not made over a blocking backend, and that is said."""
-    with pytest.raises(RuntimeError, match="suspended"):
+    """What waits for an event loop is told where it waits that there is none, and cannot wait all the same."""
+    with pytest.raises(ConfigurationError, match="no event loop"):
         drive(asyncio.sleep(0))
+
+    async def insist() -> None:
+        with contextlib.suppress(ConfigurationError):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with pytest.raises(ConfigurationError, match="goes on waiting"):
+        drive(insist())
+
+    async def give_in() -> str:
+        with contextlib.suppress(ConfigurationError):
+            await asyncio.sleep(0)
+        return "done"
+
+    assert "done" == drive(give_in())
 
 
 # Bulks
@@ -348,6 +365,25 @@ def test_what_is_no_tls_is_a_rest() -> None:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
 
     assert _has_tls_rest(Stream())  # type: ignore[arg-type]
+
+
+@pytest.mark.worlds("asyncio", "trio", reason="a blocking call has no loop that others hold up")
+@pytest.mark.parametrize("status", [200, 400, 429])
+async def test_a_stray_answer_while_the_loop_is_held_up(world: World, status: int) -> None:
+    """What comes between the first look at a kept connection and the write is no answer to what is written."""
+    first = (ReadRequest(), Healthy(), Hold(gate := Gate()), Send(answer(receipt("stray"), status)))
+    with FaultServer(Script((first,))) as server, gate:
+        async with world.client(server) as cloudware:
+            one = await cloudware.send(TO, "first")
+            assert await world.wait(gate.wait_for, 1)
+            async with world.crew() as crew:
+                job = crew.start(lambda: cloudware.send(TO, "second"))
+                await anyio.lowlevel.checkpoint()
+                # the send has begun, and nothing else runs
+                gate.open()
+                assert server.wait_until_settled()
+        assert ["first", "second"] == texts(server)
+        assert [one.id, job.result().id] == [request.receipt_id for request in server.posts]
 
 
 # Clients that are not ours

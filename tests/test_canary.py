@@ -93,6 +93,27 @@ async def test_nothing_private_is_seen(
     assert_silent(*logged)
 
 
+@pytest.mark.parametrize("library", [None, httpx, httpx2], ids=["own", "httpx", "httpx2"])
+async def test_the_path_of_a_page_is_not_logged(world: World, library: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A page may link to any path of its origin; it is followed, and of it no more is logged than of a query."""
+    caplog.set_level(logging.DEBUG)
+    http_client = None if library is None else world.http_client(library, trust_env=False)
+
+    def make(request: Any, base_url: str) -> bytes:
+        is_first = request.path == "/v1/sms/messages"
+        return answer(
+            json.dumps({"data": [], "next_page": f"{base_url}/{NUMBER}/sings" if is_first else None}).encode()
+        )
+
+    with serving(make) as server:
+        async with world.client(server, http_client=http_client) as cloudware:
+            assert [] == await gather(cloudware.messages())
+        assert 2 == len(server.ledger)
+        if http_client is not None:
+            await http_client.aclose()
+    assert_silent(*[record.getMessage() for record in caplog.records])
+
+
 async def test_the_models_own_fields_show_it_on_purpose(world: World) -> None:
     """What was listed is in the message's fields, and in no repr."""
     listed = {"type": "message_received", "from": NUMBER, "to": NUMBER, "message": TEXT, "later": TEXT}

@@ -478,6 +478,55 @@ async def test_a_transport_of_ones_own(world: World, library: Any, failing: str)
     await goes_out_once(world, world.http_client(library, transport=transport))
 
 
+def remade(library: Any, request: Any, url: Any) -> Any:
+    return library.Request(request.method, url, headers=request.headers, content=request.content)
+
+
+def failing_over(base: Any, library: Any, method: str, path: str) -> Any:
+    """A class of httpx's with requests of its own making: the second goes to somebody who is not there."""
+
+    def ask(self: Any, request: Any, **options: Any) -> Any:
+        request.read()
+        getattr(base, method)(self, remade(library, request, request.url), **options).read()
+        return getattr(base, method)(self, remade(library, request, f"http://127.0.0.1:1{path}"), **options)
+
+    async def ask_asynchronously(self: Any, request: Any, **options: Any) -> Any:
+        await request.aread()
+        await (await getattr(base, method)(self, remade(library, request, request.url), **options)).aread()
+        return await getattr(base, method)(self, remade(library, request, f"http://127.0.0.1:1{path}"), **options)
+
+    return type("FailingOver", (base,), {method: ask_asynchronously if "Async" in base.__name__ else ask})
+
+
+@pytest.mark.worlds("asyncio", "trio", "blocking", reason="a session of aiohttp's has a test of its own")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_class_derived_from_httpxs_transport(world: World, library: Any) -> None:
+    """It may make requests of its own, of which nothing is seen: the text may have gone out."""
+    kind = (
+        (library.HTTPTransport, "handle_request")
+        if world.is_blocking
+        else (library.AsyncHTTPTransport, "handle_async_request")
+    )
+    transport = failing_over(kind[0], library, kind[1], "/v1/sms/send")()
+    await goes_out_once(world, world.http_client(library, transport=transport))
+
+
+@pytest.mark.worlds("asyncio", "trio", reason="a session of aiohttp's has a test of its own")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_class_derived_from_httpxs_client(world: World, library: Any) -> None:
+    """So may it; but where the steps of our own request are told, they are believed."""
+    kind = failing_over(library.AsyncClient, library, "send", "/v1/sms/send")
+    await goes_out_once(world, kind(trust_env=False))
+    async with (
+        type("Plain", (library.AsyncClient,), {})(trust_env=False) as http_client,
+        world.make(TOKEN, base_url="http://127.0.0.1:1/v1", http_client=http_client, retry=QUICK) as cloudware,
+    ):
+        with pytest.raises(APIConnectionError) as caught:
+            await cloudware.send(TO, "Hello")
+    assert not caught.value.may_have_been_sent
+    assert 3 == caught.value.attempts
+
+
 @pytest.mark.worlds("asyncio", "trio", "blocking", reason="a session of aiohttp's has a test of its own")
 @pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
 async def test_waiting_for_a_connection_leaves_less_for_the_answer(world: World, library: Any) -> None:

@@ -1271,6 +1271,9 @@ BAD_JSON = {
     "deep arrays": (b"[" * DEEP + b"]" * DEEP, "is nested too deeply"),
     "deep objects": (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "is nested too deeply"),
     "deep and truncated": (b"[" * DEEP, "is nested too deeply"),
+    "too many lists": (b"[" + b"[]," * 4_000_001 + b"1]", "holds too many values"),
+    "too many objects": (b"[" + b"{}," * 4_000_001 + b"1]", "holds too many values"),
+    "too many numbers": (b"[" + b"0," * 8_000_001 + b"1]", "holds too many values"),
     "a number of 5,000 digits": (b"9" * 5000, "is not JSON"),
     "a negative number of 5,000 digits": (b"-" + b"9" * 5000, "is not JSON"),
 }

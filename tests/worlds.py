@@ -203,11 +203,14 @@ class World:
         if not self.is_blocking:
             return library.AsyncClient(**options)
 
-        class Client(library.Client):
-            async def aclose(self) -> None:
-                self.close()
+        client = library.Client(**options)
 
-        return Client(**options)
+        async def aclose() -> None:
+            client.close()
+
+        # not in a class of its own, of which less would be believed
+        client.aclose = aclose
+        return client
 
     async def wait(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call what waits on a server, without holding up an event loop."""
