@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cloudware_async._backend import drive
 from cloudware_async._backend_attempt import Usable
+from cloudware_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -31,7 +32,7 @@ R = TypeVar("R")
 
 # seconds that a thread has to end when its connections were shut down
 _LAST_MOMENT = 1.0
-# seconds; a Ctrl-C that comes just before a wait begins does not end it, so that none is longer
+# seconds; a Ctrl-C that comes just before a wait begins does not end it, so what can be taken up again is no longer
 LONGEST_WAIT = 0.5
 
 
@@ -54,7 +55,6 @@ class Work:
         self._slots: set[Connected] = set()
         # a connection that was given back may be another's already, and is not to be shut down
         self._changing = threading.Lock()
-        self.limiter: Limiter | None = None
 
     def hold(self, slot: Connected) -> bool:
         """Note what it waits on from here; false if nothing goes on any more."""
@@ -74,50 +74,71 @@ class Work:
             self.cut = True
             for slot in self._slots:
                 slot.shut_down()
-        if self.limiter is not None:
-            self.limiter.wake()
 
 
 class Limiter:
-    """How many connections there may be; a thread that waits for one can be woken."""
+    """How many connections there may be. Threads that wait for one get it in their turn."""
 
     def __init__(self, places: int) -> None:
-        self._places = places
-        self._changed = threading.Condition()
+        self.free = places
+        self.waiting: deque[Turn] = deque()
+        # a turn that is dropped may be collected, and so given back, by a thread that is within
+        self.lock = threading.RLock()
 
-    def acquire(self, timeout: float, work: Work | None) -> bool:
-        """Take a place; false if none became free in time, or the work was cut off."""
 
-        def is_cut() -> bool:
-            return work is not None and work.cut
+class Turn:
+    """A thread's turn to have a connection, given back when it is dropped at the latest.
 
-        with self._changed:
-            if work is not None:
-                work.limiter = self
-            until = time.monotonic() + timeout
-            while not self._changed.wait_for(
-                lambda: self._places > 0 or is_cut(), min(until - time.monotonic(), LONGEST_WAIT)
-            ):
-                if time.monotonic() >= until:
-                    break
-            is_taken = self._places > 0 and not is_cut()
-            if is_taken:
-                self._places -= 1
-            else:
-                # whatever woke this thread may have been meant for another
-                self._changed.notify()
-            return is_taken
+    Whether it is held and how many are free is noted without a call between: only there would a Ctrl-C come.
+    """
 
-    def release(self) -> None:
-        """Give the place back."""
-        with self._changed:
-            self._places += 1
-            self._changed.notify()
+    # of the class, for a Ctrl-C may fall into the making of one
+    is_held = False
 
-    def wake(self) -> None:
-        """Let those look again who wait."""
-        with self._changed:
-            self._changed.notify_all()
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def take(self, timeout: float, work: Work | None) -> bool:
+        """Wait for it; false if none became free in time, or the work was cut off."""
+        limiter = self._limiter
+        with limiter.lock:
+            if limiter.free > 0:
+                limiter.free -= 1
+                self.is_held = True
+                return True
+            limiter.waiting.append(self)
+        until = time.monotonic() + timeout
+        try:
+            while not self.is_held and not _is_cut(work) and (left := until - time.monotonic()) > 0:
+                with contextlib.suppress(queue.Empty):
+                    self.woken.get(timeout=min(left, LONGEST_WAIT))
+        finally:
+            with limiter.lock, contextlib.suppress(ValueError):
+                limiter.waiting.remove(self)
+        return self.is_held and not _is_cut(work)
+
+    def give_back(self) -> None:
+        """Hand it to whoever has waited longest, if it is held."""
+        limiter = self._limiter
+        with limiter.lock:
+            while self.is_held and limiter.waiting:
+                following = limiter.waiting[0]
+                if not following.is_held:
+                    self.is_held, following.is_held = False, True
+                limiter.waiting.popleft()
+                following.woken.put(None)
+            if self.is_held:
+                self.is_held = False
+                limiter.free += 1
+
+    def __del__(self) -> None:
+        if self.is_held:
+            self.give_back()
+
+
+def _is_cut(work: Work | None) -> bool:
+    return work is not None and work.cut
 
 
 current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar("current_work", default=None)
@@ -198,6 +219,7 @@ class _Bulk:
         self.work = Work()
         self.running = 0
         self.threads = 0
+        self._process = os.getpid()
         self._do = work
         self._report = report
         self._asked: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
@@ -245,6 +267,9 @@ class _Bulk:
     async def report_all(self, at_most_running: int) -> None:
         """Report what has ended, and wait until no more than so many run."""
         while self.running > at_most_running or self._ended:
+            if self._process != os.getpid():
+                # forked by a callback: the threads stayed with the parent
+                raise ConfigurationError("this process was forked within send_many, which goes on in its parent only")
             try:
                 self._woken.get(timeout=LONGEST_WAIT)
             except queue.Empty:

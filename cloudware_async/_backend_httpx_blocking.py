@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
-from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Work, current_work
+from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Turn, Work, current_work
 from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
@@ -127,7 +127,10 @@ class _BlockingSlot(httpcore.NetworkBackend):
 
     def __init__(self, network: Network) -> None:
         self.transport = network.make_transport(httpx.HTTPTransport)
-        self.transport._pool._network_backend = self  # noqa: SLF001 (httpx hands none through)
+        pool: Any = self.transport._pool  # noqa: SLF001 (httpx hands nothing through)
+        pool._network_backend = self  # noqa: SLF001 (the same)
+        # one thread at a time has a slot, and a Ctrl-C could leave the lock held that the pool then waits for itself
+        pool._optional_thread_lock = contextlib.nullcontext()  # noqa: SLF001 (the same)
         # only asked for its transport, which is this one unless somebody intercepts it
         self._client = httpx.Client(transport=self.transport, trust_env=False)
         self.attempt = Attempt(0, 0)
@@ -226,14 +229,14 @@ class _BlockingSlots(BlockingEffects):
         self.usable.check(None)
         work = current_work.get()
         attempt = Attempt(connect_timeout, deadline)
-        limiter = self._limiter
-        if not limiter.acquire(max(0.0, attempt.left()), work):
-            return Failure(FailureKind.NO_CONNECTION, written=False)
+        turn = Turn(self._limiter)
         try:
+            if not turn.take(attempt.left(), work):
+                return Failure(FailureKind.NO_CONNECTION, written=False)
             with our_request():
                 return self._exchange_in_slot(request, attempt, work)
         finally:
-            limiter.release()
+            turn.give_back()
 
     def _exchange_in_slot(self, request: Request, attempt: Attempt, work: Work | None) -> Answer | Failure:
         self._close_unused()
@@ -241,15 +244,15 @@ class _BlockingSlots(BlockingEffects):
             slot = self._free.pop()
         except IndexError:
             slot = _BlockingSlot(self._network)
-        self._all.add(slot)
-        if work is not None and not work.hold(slot):
-            self._discard(slot)
-            return Failure(FailureKind.NO_CONNECTION, written=False)
         is_reusable = False
-        # httpcore's TLS within TLS waits anew for each piece of a record
-        watchdog = threading.Timer(attempt.left() + GRACE, slot.shut_down) if self._network.is_tls_in_tls else None
+        watchdog: threading.Timer | None = None
         try:
-            if watchdog is not None:
+            self._all.add(slot)
+            if work is not None and not work.hold(slot):
+                return Failure(FailureKind.NO_CONNECTION, written=False)
+            if self._network.is_tls_in_tls:
+                # httpcore's TLS within TLS waits anew for each piece of a record
+                watchdog = threading.Timer(attempt.left() + GRACE, slot.shut_down)
                 watchdog.start()
             answer = slot.exchange(self._network.request(request), request.max_body, attempt)
             outcome = attempt.judge(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import select
 import socket
@@ -46,7 +47,7 @@ from cloudware_async import (
 )
 from cloudware_async._backend import drive
 from cloudware_async._backend_async import is_readable
-from cloudware_async._backend_blocking import BlockingEffects, Limiter, Work, _AheadThread, _Bulk, current_work
+from cloudware_async._backend_blocking import BlockingEffects, Turn, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _has_tls_rest
 from cloudware_async._backend_httpx_blocking import _NETWORK
 from cloudware_async._backend_logs import our_request
@@ -269,21 +270,42 @@ async def test_cut_off_while_connecting(world: World, monkeypatch: pytest.Monkey
 async def test_cut_off_before_a_kept_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is there already carries nothing for somebody who was told to stop just before it was taken."""
     work = Work()
-    acquire = Limiter.acquire
+    take = Turn.take
 
-    def acquire_and_stop(limiter: Limiter, timeout: float, given: Work | None) -> bool:
-        is_taken = acquire(limiter, timeout, given)
+    def take_and_stop(turn: Turn, timeout: float, given: Work | None) -> bool:
+        is_taken = take(turn, timeout, given)
         work.cut_off()
         return is_taken
 
     with FaultServer() as server, Cloudware(TOKEN, base_url=server.base_url) as cloudware:
         cloudware.send(TO, "opens a connection")
-        monkeypatch.setattr(Limiter, "acquire", acquire_and_stop)
+        monkeypatch.setattr(Turn, "take", take_and_stop)
 
         with pytest.raises(APIConnectionError) as caught:
             copy_context().run(send_for, work, cloudware)
         assert not caught.value.may_have_been_sent
         assert ["opens a connection"] == texts(server)
+
+
+@pytest.mark.worlds("blocking", reason="on an event loop anyio's semaphore sees to it")
+async def test_whoever_waits_for_a_connection_gets_it_in_turn(world: World) -> None:
+    """A connection that is free again goes to whoever has waited longest, and not to whoever gave it back."""
+    with FaultServer(Script(then=(ReadRequest(), Hold(gate := Gate()), Healthy()))) as server, gate:
+        async with world.client(server, max_connections=1) as cloudware, world.crew() as crew:
+
+            async def twice() -> None:
+                await cloudware.send(TO, "first")
+                await cloudware.send(TO, "last")
+
+            crew.start(twice)
+            assert gate.wait_for(1)
+            waiting = cloudware.cloudware._driven._calling.backend._limiter.waiting
+            for number, text in enumerate(("second", "third"), 1):
+                crew.start(functools.partial(cloudware.send, TO, text))
+                while len(waiting) < number:
+                    pass
+            gate.open()
+        assert ["first", "second", "third", "last"] == texts(server)
 
 
 def test_what_was_given_back_is_not_shut_down() -> None:

@@ -345,6 +345,31 @@ def test_ctrl_c_in_a_send():
         assert ("stopped success\n", "", 0) == finish(process)
 
 
+def test_ctrl_c_at_any_moment_of_a_send():
+    """Wherever it falls, the call ends at once, nothing is held for ever, and the client can be used again."""
+    with FaultServer() as server:
+        process = start(
+            server,
+            """
+            import random, signal
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            moments = random.Random(1)
+            cloudware = Cloudware(**OPTIONS, timeout=600.0, max_connections=1, retry=None)
+            cloudware.send("2348012345678", "first")
+            for _ in range(2000):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.00001, 0.003))
+                    cloudware.send("2348012345678", "again")
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    pass
+            print(cloudware._driven._calling.backend._limiter.free, cloudware.send("2348012345678", "last").status)
+            """,
+        )
+        output, errors, status = finish(process)
+        assert ("1 success\n", 0) == (output, status), errors
+
+
 def test_ctrl_c_in_a_pause():
     """A pause between two attempts ends at once."""
     with FaultServer() as server:
@@ -661,7 +686,7 @@ def test_ctrl_c_in_a_task(do: str) -> None:
         ("result", "walk"),
         ("_receive", "answer"),
         ("sleep", "pause"),
-        ("acquire", "connection"),
+        ("take", "connection"),
     ],
 )
 def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
@@ -700,7 +725,7 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
             def connection():
                 narrow = Cloudware(**OPTIONS, timeout=60.0, max_connections=1)
                 threading.Thread(target=narrow.send, args=("2348012345678", "Hello"), daemon=True).start()
-                while narrow._driven._calling.backend._limiter._places:
+                while narrow._driven._calling.backend._limiter.free:
                     time.sleep(0.01)
                 narrow.send("2348012345678", "Hello")
             cloudware = Cloudware(**OPTIONS, timeout=60.0)
@@ -715,6 +740,33 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
         )
         output, errors, _ = finish(process)
         assert ("stopped\n", "") == (output, errors)
+
+
+def test_a_child_that_is_forked_within_a_bulk() -> None:
+    """The bulk goes on in the parent; the child, which has none of its threads, is told so."""
+    with FaultServer() as server:
+        process = start(
+            server,
+            """
+            import os
+            def tell(result):
+                if not children:
+                    children.append(os.fork())
+            children = []
+            drafts = [Draft("2348012345678", f"{n}") for n in range(20)]
+            cloudware = Cloudware(**OPTIONS)
+            try:
+                print(len(cloudware.send_many(drafts, in_flight=4, on_result=tell).accepted))
+            except ConfigurationError as error:
+                print("forked" in str(error), flush=True)
+                os._exit(0)
+            print(os.waitpid(children[0], 0)[1])
+            cloudware.close()
+            """,
+        )
+        output, errors, status = finish(process)
+        assert ({"20", "True", "0"}, 0) == (set(output.split()), status), errors
+        assert 20 == len(server.posts)
 
 
 def test_a_child_has_none_of_its_parents_connections() -> None:
