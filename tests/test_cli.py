@@ -114,6 +114,8 @@ def test_wrong_values(sandbox, arguments):
 
     assert (MISUSED, "") == (ended.status, ended.output)
     assert "must be" in ended.line or "surrogate" in ended.line
+    # the library's own name for it
+    assert "from_" not in ended.line
     assert [] == sandbox.messages
 
 
@@ -134,6 +136,10 @@ def test_wrong_values(sandbox, arguments):
         (("messages", "--limit", "many"), "--limit takes a whole number"),
         (("messages", "--limit", "-1"), "--limit: Must be >= 0"),
         (("messages", "--limit", "1e999"), "--limit takes a whole number"),
+        (("messages", "--limit", "1.5"), "--limit takes a whole number"),
+        (("messages", "--limit=-0.4"), "--limit takes a whole number"),
+        (("messages", "--limit", "1_0"), "--limit takes a whole number"),
+        (("sandbox", "--port", "0.4"), "--port takes a whole number"),
         (("messages", "--limit"), "--limit needs a value"),
         (("messages", "--json=yes please"), "--json takes no value"),
         (("messages", "--no-json"), "no option --no-json"),
@@ -470,6 +476,17 @@ def test_full_disk(sandbox, options):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         ended = run("messages", *options, stdout=full, **at(sandbox))
     assert (FAILED, f"the system refused: {os.strerror(errno.ENOSPC)}") == (ended.status, ended.line)
+
+
+@needs_posix
+@pytest.mark.parametrize("arguments", [("send", NUMBER, "Hello"), ("messages",), ("webhook", "listen")])
+def test_no_stdout(sandbox, arguments):
+    """Where nothing can be printed at all nothing is begun: a text that came in would be nowhere."""
+    ended = finish(start(*arguments, command=("sh", "-c", '"$@" >&-', "sh", *COMMAND), **at(sandbox)))
+
+    assert (MISUSED, "") == (ended.status, ended.output)
+    assert "no standard output" in ended.line
+    assert [] == sandbox.messages
 
 
 @needs_posix

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import Cloudware, CloudwareError, PaginationError
+from cloudware_async.cli._arguments import Whole
 from cloudware_async.cli._ending import Ending, Status, describe_bug, describe_port, drop_output
 from cloudware_async.cli._listing import escape, show, to_json
 from cloudware_async.cli._webhook import webhook
@@ -131,7 +132,7 @@ def messages(
     to: str | None = None,
     from_: From = None,
     message: str | None = None,
-    limit: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    limit: Annotated[Whole | None, Parameter(validator=Number(gte=0))] = None,
     cursor: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     base_url: BaseUrl = None,
@@ -180,7 +181,7 @@ def messages(
 @app.command
 def sandbox(
     *,
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    port: Annotated[Whole, Parameter(validator=Number(gte=0, lte=65535))] = 0,
     database: Path | None = None,
     token: str | None = None,
     webhook_url: str | None = None,
@@ -277,7 +278,7 @@ def _describe(error: CycloptsError) -> str:
         case RepeatArgumentError(token=token):
             return f"{token.keyword} is given more than once"
         case CoercionError(argument=argument, target_type=target) if argument is not None:
-            return f"{argument.name} takes {'a whole number' if target is int else 'no value'}"
+            return f"{argument.name} takes {'no value' if target is bool else 'a whole number'}"
         case ValidationError(argument=argument) if argument is not None:
             return f"{argument.name}: {error.exception_message.removesuffix('.')}"
         case _:

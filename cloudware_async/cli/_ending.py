@@ -49,6 +49,9 @@ class Ending(Exception):  # noqa: N818 (it ends a command; not every one is an e
 
 def conclude(command: Callable[[], None]) -> int:
     """Run a command to its end, say how it ended, and give its exit status."""
+    if sys.stdout is None:
+        tell("there is no standard output to print to; to print nothing, let it go to /dev/null")
+        return Status.MISUSED
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a text that the terminal's encoding lacks is shown escaped
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -74,7 +77,7 @@ def ending_of(error: Exception) -> Ending:
         case CloudwareError(may_have_been_sent=True):
             return Ending(str(error), Status.UNKNOWN)
         case InvalidArgumentError() | ConfigurationError():
-            return Ending(str(error), Status.MISUSED)
+            return Ending(str(error).replace("from_", "--from"), Status.MISUSED)
         case CloudwareError() | ImportError():
             return Ending(str(error), Status.FAILED)
         case BrokenPipeError():
