@@ -21,12 +21,13 @@ import aiohttp
 import yarl
 from multidict import CIMultiDict
 
-from cloudware_async._backend_async import AsyncEffects, is_cancelled, is_readable, running_loop
+from cloudware_async._backend_async import AsyncEffects, is_cancelled, running_loop
 from cloudware_async._backend_attempt import (
     CLIENT_CLOSED,
     Attempt,
     Collector,
     classify,
+    is_readable,
     make_headers,
 )
 from cloudware_async._errors import ConfigurationError

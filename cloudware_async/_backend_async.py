@@ -8,7 +8,6 @@ Rule 2: no task group and no cancel scope spans a block of the user's (PEP 789):
 from __future__ import annotations
 
 import asyncio
-import select
 import sys
 import time
 from contextvars import ContextVar
@@ -21,7 +20,6 @@ from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Coroutine, Iterable
 
     from cloudware_async._backend import Ahead
@@ -59,18 +57,6 @@ def is_cancelled(error: BaseException) -> bool:
         return False
     # trio's has no constructor
     return not isinstance(error, asyncio.CancelledError) or _current_task().cancelling() > 0
-
-
-def is_readable(raw: socket.socket) -> bool:
-    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
-    number = raw.fileno()
-    if number < 0:
-        return True
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([number], [], [], 0)[0])
 
 
 def _current_task() -> asyncio.Task[Any]:

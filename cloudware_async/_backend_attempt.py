@@ -10,6 +10,7 @@ Rule 3: a closed client, and a second event loop, are refused in one sentence.
 
 from __future__ import annotations
 
+import select
 import ssl
 import time
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from cloudware_async._errors import ConfigurationError
 from cloudware_async._wire import NEVER_WRITTEN, Answer, Failure, FailureKind
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from cloudware_async._privacy import Secret
@@ -190,6 +192,18 @@ def make_headers(origin: Origin, token: Secret, *, is_send: bool) -> list[tuple[
         ("User-Agent", "cloudware-async"),
     ]
     return [*headers, ("Content-Type", "application/json")] if is_send else headers
+
+
+def is_readable(raw: socket.socket) -> bool:
+    """Say whether a read would not wait: an unused connection has then ended, or holds a stray answer."""
+    number = raw.fileno()
+    if number < 0:
+        return True
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([number], [], [], 0)[0])
 
 
 class Collector:

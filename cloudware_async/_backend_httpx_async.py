@@ -23,8 +23,8 @@ import httpx
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from cloudware_async._backend_async import AsyncEffects, is_readable, running_loop
-from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
+from cloudware_async._backend_async import AsyncEffects, running_loop
+from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, is_readable
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
     READ_SIZE,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpcore
 import httpx
 
-from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify
+from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, is_readable
 from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Turn, Work, current_work
 from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
@@ -55,6 +55,7 @@ class _BlockingStream(httpcore.NetworkStream):
         self._stream = stream
         self._slot = slot
         self._pending = b""
+        self._is_kept = False
 
     def _left(self, error: type[Exception]) -> float:
         left = self._slot.attempt.left()
@@ -100,6 +101,10 @@ class _BlockingStream(httpcore.NetworkStream):
     def _flush(self) -> None:
         data, self._pending = self._pending, b""
         left = self._left(httpcore.WriteTimeout)
+        # other threads had their turn since httpcore looked
+        if self._is_kept and is_readable(self._stream.get_extra_info("socket")):
+            # httpcore passes over an error in writing
+            raise httpcore.ReadError("it has ended, or holds an answer to nothing")
         self._slot.attempt.note_write(data)
         for start in range(0, len(data), _WRITE_SIZE):
             self._stream.write(data[start : start + _WRITE_SIZE], left)
@@ -115,7 +120,7 @@ class _BlockingStream(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             # httpcore asks before it uses a kept connection: this very attempt is watched, and no mock's
-            self._slot.attempt.watched = True
+            self._slot.attempt.watched = self._is_kept = True
         return self._stream.get_extra_info(info)
 
     def close(self) -> None:
