@@ -46,7 +46,7 @@ from cloudware_async import (
 )
 from cloudware_async._backend import drive
 from cloudware_async._backend_attempt import is_readable
-from cloudware_async._backend_blocking import BlockingEffects, Turn, Work, _AheadThread, _Bulk, current_work
+from cloudware_async._backend_blocking import BlockingEffects, Limiter, Turn, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _AsyncStream, _has_tls_rest
 from cloudware_async._backend_httpx_blocking import _NETWORK, _BlockingStream
 from cloudware_async._backend_logs import our_request
@@ -305,6 +305,23 @@ async def test_whoever_waits_for_a_connection_gets_it_in_turn(world: World) -> N
                     pass
             gate.open()
         assert ["first", "second", "third", "last"] == texts(server)
+
+
+def test_a_turn_that_is_lost() -> None:
+    """A Ctrl-C may keep a turn from being given back, or one that was handed on from leaving the queue."""
+    limiter = Limiter(1)
+    lost = Turn(limiter)
+    assert lost.take(0, None)
+    del lost
+    assert 1 == limiter.free
+
+    holder, handed, next_one = Turn(limiter), Turn(limiter), Turn(limiter)
+    assert holder.take(0, None)
+    limiter.waiting.extend((handed, next_one))
+    handed.is_held = True
+    holder.give_back()
+    assert [0, False, True] == [limiter.free, holder.is_held, next_one.is_held]
+    assert not limiter.waiting
 
 
 def test_what_was_given_back_is_not_shut_down() -> None:

@@ -724,6 +724,8 @@ def test_ctrl_c_just_before_a_wait(waits: str, do: str) -> None:
                 Cloudware("token", base_url="http://127.0.0.1:1/v1", timeout=60.0, retry=retry).send("2348012345678", "Hello")
             def connection():
                 narrow = Cloudware(**OPTIONS, timeout=60.0, max_connections=1)
+                # it ends with its connection, when Python does
+                threading.excepthook = lambda _: None
                 threading.Thread(target=narrow.send, args=("2348012345678", "Hello"), daemon=True).start()
                 while narrow._driven._calling.backend._limiter.free:
                     time.sleep(0.01)
