@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import time
@@ -13,7 +14,7 @@ import pytest
 import respx
 
 from cloudware_async import ConfigurationError
-from cloudware_async._backend_attempt import Attempt, Collector, Usable, classify, make_headers
+from cloudware_async._backend_attempt import Attempt, Collector, Usable, classify, is_readable, make_headers
 from cloudware_async._privacy import Secret
 from cloudware_async._wire import Answer, Failure, FailureKind, Origin
 
@@ -219,3 +220,19 @@ def test_one_loop_one_client():
     usable.closed = True
     with pytest.raises(ConfigurationError, match=r"^this client is closed"):
         usable.check(first)
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_whether_a_read_would_wait(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is readable that holds something, has ended, or was closed; one that waits is not."""
+    if system == "Windows":
+        monkeypatch.delattr(select, "poll")
+    left, right = socket.socketpair()
+    with left, right:
+        assert not is_readable(left)
+        right.sendall(b"x")
+        assert is_readable(left)
+        left.recv(1)
+        right.close()
+        assert is_readable(left)
+    assert is_readable(left)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import select
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +44,6 @@ from cloudware_async import (
     RetryPolicy,
 )
 from cloudware_async._backend import drive
-from cloudware_async._backend_attempt import is_readable
 from cloudware_async._backend_blocking import BlockingEffects, Limiter, Turn, Work, _AheadThread, _Bulk, current_work
 from cloudware_async._backend_httpx_async import _AsyncStream, _has_tls_rest
 from cloudware_async._backend_httpx_blocking import _NETWORK, _BlockingStream
@@ -375,22 +373,6 @@ async def test_a_kept_connection_that_the_loop_has_closed(world: World) -> None:
             assert slot.stream._socket.fileno() < 0
             await cloudware.send(TO, "second")
         assert [1, 2] == [request.connection for request in server.posts]
-
-
-@pytest.mark.parametrize("system", ["Linux", "Windows"])
-def test_whether_a_read_would_wait(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection is readable that holds something, has ended, or was closed; one that waits is not."""
-    if system == "Windows":
-        monkeypatch.delattr(select, "poll")
-    left, right = socket.socketpair()
-    with left, right:
-        assert not is_readable(left)
-        right.sendall(b"x")
-        assert is_readable(left)
-        left.recv(1)
-        right.close()
-        assert is_readable(left)
-    assert is_readable(left)
 
 
 def test_what_is_no_tls_is_a_rest() -> None:
