@@ -229,8 +229,14 @@ class _Bulk:
 
     def ask(self, index: int, item: Any) -> None:
         """Have an item worked on by whichever thread comes first."""
+        self._check_process()
         self.running += 1
         self._asked.put((index, item))
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            # by a callback or an iterator: the threads stayed with the parent, which sends what is left
+            raise ConfigurationError("this process was forked within send_many, which goes on in its parent only")
 
     def start_thread(self, executor: ThreadPoolExecutor) -> None:
         try:
@@ -267,9 +273,7 @@ class _Bulk:
     async def report_all(self, at_most_running: int) -> None:
         """Report what has ended, and wait until no more than so many run."""
         while self.running > at_most_running or self._ended:
-            if self._process != os.getpid():
-                # forked by a callback: the threads stayed with the parent
-                raise ConfigurationError("this process was forked within send_many, which goes on in its parent only")
+            self._check_process()
             try:
                 self._woken.get(timeout=LONGEST_WAIT)
             except queue.Empty:

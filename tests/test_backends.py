@@ -90,6 +90,21 @@ def test_an_item_that_is_not_begun_in_time() -> None:
     bulk._run()
 
 
+def test_a_bulk_in_a_child() -> None:
+    """A child neither begins what its parent will send nor waits for threads that it does not have."""
+
+    async def work(item: str) -> None:
+        raise AssertionError(item)
+
+    bulk = _Bulk(work, work)  # type: ignore[arg-type]
+    bulk.ask(0, "asked by the parent")
+    bulk._process = 0
+    for go_on in (lambda: bulk.ask(1, "asked by the child"), lambda: drive(bulk.report_all(0))):
+        with pytest.raises(ConfigurationError, match="forked"):
+            go_on()
+    assert 1 == bulk.running
+
+
 def test_what_failed_is_not_reported_at_the_end() -> None:
     """Of what ended after the end, what has no result is passed over."""
     reported: list[Any] = []

@@ -758,7 +758,7 @@ def test_a_child_that_is_forked_within_a_bulk() -> None:
             drafts = [Draft("2348012345678", f"{n}") for n in range(20)]
             cloudware = Cloudware(**OPTIONS)
             try:
-                print(len(cloudware.send_many(drafts, in_flight=4, on_result=tell).accepted))
+                print(len(cloudware.send_many(drafts, in_flight=20, on_result=tell).accepted))
             except ConfigurationError as error:
                 print("forked" in str(error), flush=True)
                 os._exit(0)
