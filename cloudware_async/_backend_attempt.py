@@ -59,6 +59,7 @@ class Attempt:
         # the operating system takes no longer ones
         self.deadline = min(deadline, time.monotonic() + _LONGEST)
         self.connect_deadline: float | None = None
+        # whether it is under way: in a slot, or with the first byte that a user's client tells of
         self.begun = False
         # whether somebody else's code may have written it where nothing is seen of that
         self.hidden = False

@@ -3,6 +3,8 @@
 Rule 1: a thread of ours is told to stop and is waited for: nothing new starts; what is under way ends or is cut off.
         What cannot be cut off, a connection being made or a client of the user's, is left to end by itself.
 Rule 2: a callback runs in the caller's own thread, so it needs no lock.
+Rule 3: a Ctrl-C may come anywhere in the caller's thread. Just before a wait it wakes nobody, so waits are short and
+        taken up again; and no lock, no connection and no thread is left with what it cut short.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ R = TypeVar("R")
 
 # seconds that a thread has to end when its connections were shut down
 _LAST_MOMENT = 1.0
-# seconds; a Ctrl-C that comes just before a wait begins does not end it, so what can be taken up again is no longer
+# seconds (rule 3)
 LONGEST_WAIT = 0.5
 
 
@@ -110,13 +112,13 @@ class Turn:
             limiter.waiting.append(self)
         until = time.monotonic() + timeout
         try:
-            while not self.is_held and not _is_cut(work) and (left := until - time.monotonic()) > 0:
+            while not self.is_held and not is_cut(work) and (left := until - time.monotonic()) > 0:
                 with contextlib.suppress(queue.Empty):
                     self.woken.get(timeout=min(left, LONGEST_WAIT))
         finally:
             with limiter.lock, contextlib.suppress(ValueError):
                 limiter.waiting.remove(self)
-        return self.is_held and not _is_cut(work)
+        return self.is_held and not is_cut(work)
 
     def give_back(self) -> None:
         """Hand it to whoever has waited longest, if it is held."""
@@ -137,7 +139,8 @@ class Turn:
             self.give_back()
 
 
-def _is_cut(work: Work | None) -> bool:
+def is_cut(work: Work | None) -> bool:
+    """Say whether what this is part of goes on no more."""
     return work is not None and work.cut
 
 

@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from cloudware_async._backend_attempt import CLIENT_CLOSED, GRACE, Attempt, Collector, classify, is_readable
-from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Turn, Work, current_work
+from cloudware_async._backend_blocking import LONGEST_WAIT, BlockingEffects, Limiter, Turn, Work, current_work, is_cut
 from cloudware_async._backend_forks import start_afresh_after_fork
 from cloudware_async._backend_httpx import (
     KEEP_ALIVE,
@@ -154,8 +154,7 @@ class _BlockingSlot(httpcore.NetworkBackend):
                 failure = error
                 continue
             self.stream = _BlockingStream(stream, self)
-            work = current_work.get()
-            if work is not None and work.cut:
+            if is_cut(current_work.get()):
                 raise httpcore.ConnectError("it was told to stop")
             return self.stream
         raise failure

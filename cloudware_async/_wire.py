@@ -911,9 +911,9 @@ def _read_messages(data: list[Any]) -> tuple[tuple[Message, ...], APIResponseErr
             readable.append(messages[index] or read_message(item))
         except Malformed as malformed:
             count += 1
-            sound = min(sound, index)
-            place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
-            error = error or _page_error(place, malformed.problem)
+            if error is None:
+                place = f"data[{index}].{malformed.place}" if malformed.place else f"data[{index}]"
+                error, sound = _page_error(place, malformed.problem), index
     return tuple(readable), error, sound
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
 
 def _read_whole(_: object, tokens: Sequence[Token]) -> int:
@@ -16,4 +17,5 @@ def _read_whole(_: object, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)
 
 
-Whole = Annotated[int, Parameter(converter=_read_whole)]
+Count = Annotated[int, Parameter(converter=_read_whole, validator=Number(gte=0))]
+Port = Annotated[int, Parameter(converter=_read_whole, validator=Number(gte=0, lte=65535))]

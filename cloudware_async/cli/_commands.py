@@ -25,12 +25,11 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
     ValidationError,
 )
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import Cloudware, CloudwareError, PaginationError
-from cloudware_async.cli._arguments import Whole
+from cloudware_async.cli._arguments import Count, Port
 from cloudware_async.cli._ending import Ending, Status, describe_bug, describe_port, drop_output
 from cloudware_async.cli._listing import escape, show, to_json
 from cloudware_async.cli._webhook import webhook
@@ -132,7 +131,7 @@ def messages(
     to: str | None = None,
     from_: From = None,
     message: str | None = None,
-    limit: Annotated[Whole | None, Parameter(validator=Number(gte=0))] = None,
+    limit: Count | None = None,
     cursor: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     base_url: BaseUrl = None,
@@ -181,7 +180,7 @@ def messages(
 @app.command
 def sandbox(
     *,
-    port: Annotated[Whole, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    port: Port = 0,
     database: Path | None = None,
     token: str | None = None,
     webhook_url: str | None = None,

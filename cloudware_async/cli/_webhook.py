@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 from cyclopts import App, Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
 from cloudware_async import ConfigurationError, Message, WebhookPayloadError
-from cloudware_async.cli._arguments import Whole
+from cloudware_async.cli._arguments import Port
 from cloudware_async.cli._ending import Ending, Status, describe_port, tell
 from cloudware_async.cli._listing import escape, show, to_json
 
@@ -48,7 +47,7 @@ webhook = App(name="webhook", help="Receive the texts that the service posts to 
 @webhook.command
 def listen(
     *,
-    port: Annotated[Whole, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    port: Port = 0,
     forward_to: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
 ) -> None:
